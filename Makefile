@@ -1,0 +1,54 @@
+# Everything a person or CI runs. `make setup PYTHON=python3.12` makes the environment with another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+# constraints.txt is in force for every installation: an unpinned torch brings gigabytes of CUDA libraries.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help setup quickstart test test-slow lint format clean
+
+help:
+	@echo "make setup       create .venv and install tune-rnn into it"
+	@echo "make quickstart  set up, then run the study of experiments/quickstart"
+	@echo "make test        the fast tests"
+	@echo "make test-slow   the slow tests"
+	@echo "make lint        ruff and mypy"
+	@echo "make format      let ruff rewrite what it can"
+	@echo "make clean       remove .venv"
+
+setup: .venv/installed
+
+quickstart: setup
+	$(BIN)/tune-rnn run experiments/quickstart/study.yaml
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m "slow and not cluster and not gpu"
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv
+
+# An existing .venv keeps its Python: `make clean` comes before a change of PYTHON.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else \
+	  "tune-rnn needs Python 3.11, 3.12 or 3.13; this is %d.%d. Use: make setup PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+
+# The marks are written last, so that an interrupted installation is taken up again.
+.venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) --editable '.[dev]'
+	@touch .venv/installed $@

@@ -1,0 +1,145 @@
+"""Windows: every position once, no border crossed, fresh exactly where the state must not be carried.
+
+The token arrays here are 0, 1, 2, …, so that a token is its own place in the text.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tune_rnn.data import IGNORE, Batch, RandomWindows, Split, StreamWindows
+from tune_rnn.errors import InputError
+
+document_sizes = st.lists(st.one_of(st.integers(1, 4), st.integers(1, 60)), min_size=1, max_size=12).filter(
+    lambda sizes: max(sizes) > 1
+)
+streams_and_length = st.tuples(st.integers(1, 40), st.integers(1, 20))
+
+
+def split_of(sizes: list[int]) -> Split:
+    return Split(np.arange(sum(sizes), dtype=np.uint16), np.cumsum([0, *sizes[:-1]], dtype=np.int64))
+
+
+def expected_positions(sizes: list[int]) -> list[int]:
+    """All tokens but the last of each document."""
+    ends = np.cumsum(sizes)
+    return [place for place in range(int(ends[-1])) if place + 1 not in ends]
+
+
+def windows_of(batch: Batch) -> list[NDArray[np.int64]]:
+    """The positions of each window of a batch, after checking its form."""
+    assert batch.inputs_TB.shape == batch.targets_TB.shape
+    assert batch.inputs_TB.dtype == batch.targets_TB.dtype == np.int64
+    assert batch.fresh_B.shape == batch.inputs_TB.shape[1:]
+    real_TB = batch.targets_TB != IGNORE
+    lengths_B = real_TB.sum(axis=0)
+    assert lengths_B.max() == len(real_TB), "no longer than its longest window"
+    assert batch.predictions == lengths_B.sum()
+    assert (real_TB == (np.arange(len(real_TB))[:, None] < lengths_B)).all(), "padding comes last"
+    assert (batch.inputs_TB[~real_TB] == 0).all()
+    assert (batch.targets_TB == np.where(real_TB, batch.inputs_TB + 1, IGNORE)).all()
+    return [batch.inputs_TB[:length, stream] for stream, length in enumerate(lengths_B)]
+
+
+@given(document_sizes, streams_and_length)
+def test_streams_predict_every_position_once(sizes: list[int], shape: tuple[int, int]) -> None:
+    split, (streams, length) = split_of(sizes), shape
+    windows = StreamWindows(split, streams, length)
+    passes = [windows_of(windows.batch(index)) for index in range(len(windows))]
+    runs = [[place for window in stream for place in window.tolist()] for stream in zip(*passes, strict=True)]
+    assert [place for run in runs for place in run] == expected_positions(sizes), "in order, one after another"
+    assert max(map(len, runs)) - min(map(len, runs)) <= 1
+    assert sum(windows.batch(index).predictions for index in range(len(windows))) == split.predictions
+    assert max(len(window) for batch in passes for window in batch) <= length
+
+
+@given(document_sizes, streams_and_length)
+def test_state_is_carried_exactly_where_the_text_goes_on(sizes: list[int], shape: tuple[int, int]) -> None:
+    windows = StreamWindows(split_of(sizes), *shape)
+    batches = [windows.batch(index) for index in range(len(windows))]
+    assert batches[0].fresh_B.all()
+    for batch, following in pairwise(batches):
+        pairs = zip(windows_of(batch), windows_of(following), following.fresh_B, strict=True)
+        for window, next_window, fresh in pairs:
+            if not len(next_window):
+                assert fresh, "an ended stream has nothing to carry"
+                continue
+            goes_on = window[-1] + 1 == next_window[0]  # a border would leave one position out
+            assert fresh != goes_on
+            if not fresh:
+                assert len(window) == len(batch.inputs_TB), "no padding between two windows of one text"
+
+
+@given(document_sizes, streams_and_length)
+def test_joined_documents_are_one_text(sizes: list[int], shape: tuple[int, int]) -> None:
+    separate, one = split_of(sizes), split_of([sum(sizes)])
+    joined, whole = StreamWindows(separate, *shape, "joined"), StreamWindows(one, *shape)
+    assert len(joined) == len(whole)
+    for index in range(len(whole)):
+        assert (joined.batch(index).inputs_TB == whole.batch(index).inputs_TB).all()
+
+
+def test_a_batch_spelt_out() -> None:
+    windows = StreamWindows(split_of([6, 1, 3, 5]), 2, 3)
+    # Positions 0-4, 7-8, 10-13: eleven, cut into five (documents one) and six (documents three and four).
+    assert [windows.batch(index).inputs_TB.T.tolist() for index in range(len(windows))] == [
+        [[0, 1, 2], [7, 8, 0]],
+        [[3, 4, 0], [10, 11, 12]],
+        [[0], [13]],
+    ]
+    assert windows.batch(0).targets_TB.T.tolist() == [[1, 2, 3], [8, 9, IGNORE]]
+    assert windows.batch(1).targets_TB.T.tolist() == [[4, 5, IGNORE], [11, 12, 13]]
+    assert [windows.batch(index).fresh_B.tolist() for index in range(3)] == [
+        [True, True],
+        [False, True],
+        [True, False],
+    ]
+
+
+@given(document_sizes, streams_and_length, st.integers(0, 2**40))
+def test_random_windows_stay_inside_a_document(sizes: list[int], shape: tuple[int, int], seed: int) -> None:
+    split, (streams, length) = split_of(sizes), shape
+    windows = RandomWindows(split, streams, length, seed=seed)
+    positions = set(expected_positions(sizes))
+    batch = windows.batch(3)
+    assert batch.fresh_B.all()
+    assert (batch.inputs_TB == windows.batch(3).inputs_TB).all(), "a function of seed and index"
+    for window in windows_of(batch):
+        assert 1 <= len(window) <= length
+        assert (np.diff(window) == 1).all()
+        assert set(window.tolist()) <= positions
+
+
+@pytest.mark.parametrize("sizes", [[300], [2, 3, 5, 100, 9, 1, 40]])
+def test_random_windows_predict_all_positions_equally_often(sizes: list[int]) -> None:
+    windows = RandomWindows(split_of(sizes), 4, 16, seed=1)
+    counts = np.zeros(sum(sizes))
+    for index in range(2000):
+        for window in windows_of(windows.batch(index)):
+            counts[window] += 1
+    drawn = counts[expected_positions(sizes)]
+    assert drawn.sum() == counts.sum()
+    assert np.abs(drawn - drawn.mean()).max() < 5 * np.sqrt(drawn.mean()), "within five standard deviations"
+    passes = 2000 / len(windows)
+    assert drawn.mean() == pytest.approx(passes, rel=0.1), "once in a pass, up to rounding"
+
+
+def test_random_windows_differ_between_batches_and_seeds() -> None:
+    split = split_of([1000])
+    first, other = RandomWindows(split, 8, 4, seed=0), RandomWindows(split, 8, 4, seed=1)
+    assert not np.array_equal(first.batch(0).inputs_TB, first.batch(1).inputs_TB)
+    assert not np.array_equal(first.batch(0).inputs_TB, other.batch(0).inputs_TB)
+
+
+def test_nothing_to_predict() -> None:
+    with pytest.raises(InputError, match="nothing to predict"):
+        StreamWindows(split_of([1, 1, 1]), 2, 4)
+    with pytest.raises(InputError, match="nothing to predict"):
+        RandomWindows(split_of([1, 1, 1]), 2, 4, seed=0)
+    assert StreamWindows(split_of([1, 1, 1]), 1, 4, "joined").batch(0).inputs_TB.tolist() == [[0], [1]]

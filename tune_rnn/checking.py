@@ -1,0 +1,156 @@
+"""`tune-rnn check`: what an experiment would run, and about how long, without running it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tune_rnn.data import Corpus, load_corpus
+from tune_rnn.display import duration
+from tune_rnn.errors import InputError
+from tune_rnn.experiment import Experiment
+from tune_rnn.model import count_parameters
+from tune_rnn.precision import prepare_process, resolve_precision
+from tune_rnn.report import TrialBudget, rungs
+from tune_rnn.search import planned_trials
+from tune_rnn.study.cluster import Slots, count_slots
+from tune_rnn.training import Training, TrainingData, sizes_of
+
+TIMED_CONFIGURATIONS = 4
+TIMED_S = 0.5
+START_S = 10.0
+"""Seconds until the first trial trains: Ray, torch, the first actors."""
+
+EVALUATION_COST = 1 / 3
+"""Time of a validation token relative to a training token: there is no backward pass."""
+
+
+def check(experiment: Experiment) -> str:
+    """Validate corpus, space, resources and storage of an experiment and describe what would run, as text.
+
+    Configurations are drawn from the space to count parameters, and a few of them train for half a second each to
+    estimate the time. Raises InputError for what `run` would refuse on this machine.
+    """
+    corpus = load_corpus(experiment.task, beside=experiment.beside)
+    _check_storage(experiment)
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    slots = count_slots(experiment.resources, here)
+    rows = [
+        *_data_rows(corpus),
+        ("trials", _planned(experiment)),
+        ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
+        ("stopping", _stopping(experiment)),
+        *_space_rows(experiment),
+        (
+            "slots",
+            f"{slots.count} at a time here, {'a GPU' if slots.gpu else f'{slots.cpu:g} processors'} each",
+        ),
+        ("parameters", _parameter_range(experiment, corpus)),
+        ("time", _time(experiment, corpus, slots)),
+        ("results", str(Path(experiment.storage).absolute() / experiment.name)),
+    ]
+    return "\n".join([f"{experiment.name} would run:", *(f"  {title:<11} {text}" for title, text in rows)])
+
+
+def _check_storage(experiment: Experiment) -> None:
+    path = Path(experiment.storage).expanduser().absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        remedy = "Give a directory that you may write to: storage=PATH."
+        raise InputError("storage", f"cannot be written ({existing})", remedy, experiment.storage)
+
+
+def _data_rows(corpus: Corpus) -> Iterator[tuple[str, str]]:
+    splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
+    sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items() if split is not None)
+    yield "corpus", f"{corpus.name}: {sizes} characters; {corpus.vocabulary.size} symbols"
+    unseen = [f"{count} in {name}" for name, count in corpus.unseen.items() if count]
+    if unseen:
+        yield "", f"characters never seen in training, read as <unk>: {', '.join(unseen)}"
+
+
+def _planned(experiment: Experiment) -> str:
+    planned, hours = planned_trials(experiment), experiment.budget.hours
+    count = "trials" if planned is None else f"{planned} trial{'s' * (planned != 1)}"
+    until = "" if hours is None else f", at most {hours:g} hours in all"
+    return f"{count} of at most {experiment.budget.amount:g} {experiment.budget.unit}{until}"
+
+
+def _stopping(experiment: Experiment) -> str:
+    points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
+    if not points:
+        return "none"
+    return f"{experiment.scheduler.algorithm}, comparing trials at {points} {experiment.budget.unit}"
+
+
+def _space_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    space = experiment.space
+    rows = [("", key, found) for key, found in space.shared.items()]
+    rows += [(f" in {name}", key, found) for name, keys in space.branches.items() for key, found in keys.items()]
+    if space.branches:
+        yield "searched", f"one_of: {', '.join(space.branches)}"
+    for branch, key, distribution in rows:
+        ((kind, arguments),) = distribution.to_yaml().items()
+        yield "searched", f"{key}{branch}: {kind} {arguments}"
+
+
+def _parameter_range(experiment: Experiment, corpus: Corpus) -> str:
+    generator = np.random.default_rng(0)
+    configs = [experiment.trial_config(experiment.space.sample(generator)) for _ in range(200)]
+    counts = [count_parameters(sizes_of(config, corpus.vocabulary.size)) for config in configs]
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
+    """The study's duration on this machine, from a few configurations timed now."""
+    planned, hours = planned_trials(experiment), experiment.budget.hours
+    limit = float("inf") if hours is None else 3600 * hours
+    if planned is None:
+        return f"{duration(limit)} (budget.hours)"
+    prepare_process(slots.threads)
+    trainings = _drawn_trainings(experiment, corpus, slots)
+    one = np.mean([_trial_s(training, corpus.validation.predictions) for training in trainings])
+    total = START_S + float(one) * _full_trials(experiment, planned) / min(slots.count, planned)
+    if total > limit:
+        return f"{duration(limit)} (budget.hours; all {planned} trials would take about {duration(total)})"
+    return f"about {duration(total)}, as measured on this machine now"
+
+
+def _drawn_trainings(experiment: Experiment, corpus: Corpus, slots: Slots) -> Iterator[Training]:
+    data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
+    device = "cuda:0" if slots.gpu else "cpu"
+    generator = np.random.default_rng(experiment.search.seed)
+    for _ in range(1 if experiment.space.is_empty else TIMED_CONFIGURATIONS):
+        config = experiment.trial_config(experiment.space.sample(generator))
+        precision = resolve_precision(config.training.precision, torch.device(device), config.model.cell)
+        section = config.training.model_copy(update={"precision": precision})
+        config = config.model_copy(update={"training": section})
+        yield Training(config, data, TrialBudget.of(experiment), seed=0, device=device)
+
+
+def _trial_s(training: Training, validation_predictions: int) -> float:
+    """Seconds of one whole trial, from half a second of its training."""
+    training.train_step()  # the first step also prepares the kernels
+    tokens_before, started = training.tokens, time.perf_counter()
+    while time.perf_counter() - started < TIMED_S:
+        training.train_step()[0].item()
+    s_per_token = (time.perf_counter() - started) / (training.tokens - tokens_before)
+    passes = training.total_steps / len(training.windows)
+    evaluated = len(training.budget.report_at) * validation_predictions
+    return s_per_token * (passes * training.predictions + EVALUATION_COST * evaluated)
+
+
+def _full_trials(experiment: Experiment, planned: int) -> float:
+    """How many whole budgets the trials use, where only 1 in `reduction_factor` goes on past a rung."""
+    points, factor = rungs(experiment), experiment.scheduler.reduction_factor
+    edges = [0.0, *points, experiment.budget.amount]
+    steps = enumerate(itertools.pairwise(edges))
+    spent = sum((after - before) / factor**passed for passed, (before, after) in steps)
+    return planned * spent / experiment.budget.amount

@@ -1,0 +1,160 @@
+"""The command line: `tune-rnn run FILE` and its siblings.
+
+`--help` imports nothing of the project's weight: each command imports what it needs when it runs.
+Exit status: 0 done, 1 the study failed, 2 the input is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from tune_rnn import __version__
+from tune_rnn.errors import InputError, TuneRnnError
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except TuneRnnError as error:
+        print(f"tune-rnn: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("tune-rnn: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="tune-rnn",
+        description="Finds a well-regularised recurrent network for your sequence data.",
+        epilog="Exit status: 0 done, 1 the study failed, 2 the input is wrong, 130 interrupted (resume goes on).",
+    )
+    parser.add_argument("--version", action="version", version=f"tune-rnn {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="search: run the study that FILE describes")
+    _add_file(run)
+    _add_address(run)
+    run.set_defaults(command=_run)
+
+    resume = commands.add_parser("resume", help="go on with an interrupted study, or with a larger budget")
+    resume.add_argument("run", metavar="RUN", help="run directory")
+    resume.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="budget.trials=N or budget.hours=H")
+    _add_address(resume)
+    resume.set_defaults(command=_resume)
+
+    train = commands.add_parser("train", help="train one model in this process, without Ray")
+    _add_file(train, optional=True)
+    train.add_argument("--from", dest="source", metavar="RUN[:TRIAL]", help="train a run's best, or named, trial again")
+    train.add_argument("--seed", type=int, help="the trial's seed (default: the trial's own, or the study's first)")
+    train.set_defaults(command=_train)
+
+    check = commands.add_parser("check", help="say what would run, and how long, without running it")
+    _add_file(check)
+    check.set_defaults(command=_check)
+
+    evaluate = commands.add_parser("evaluate", help="loss of a run's best model on a split")
+    evaluate.add_argument("run", metavar="RUN", help="run directory")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="validation")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+    sample = commands.add_parser("sample", help="text from a run's best model")
+    sample.add_argument("run", metavar="RUN", help="run directory, or a model directory (best/)")
+    sample.add_argument("--prompt", default="", help="text to go on from")
+    sample.add_argument("--length", type=int, default=500, help="characters (default: 500)")
+    sample.add_argument(
+        "--temperature", type=float, default=0.8, help="0: the likeliest; higher: bolder (default: 0.8)"
+    )
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(command=_sample)
+    return parser
+
+
+def _add_file(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help="experiment file (YAML)")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="overrides, e.g. budget.trials=4")
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", help="a running Ray cluster to use (default: RAY_ADDRESS, else a private Ray)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from tune_rnn.experiment import Experiment
+    from tune_rnn.study import run
+
+    experiment = Experiment.load(options.file, options.overrides)
+    print(run(experiment, options.address, started=_process_start()).text)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from tune_rnn.study import resume
+
+    print(resume(options.run, options.overrides, options.address, started=_process_start()).text)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from tune_rnn.experiment import Experiment
+    from tune_rnn.single import Rerun, train
+
+    seed = options.seed
+    if options.source is not None:
+        overrides = [*([options.file] if options.file else []), *options.overrides]
+        again = Rerun.of(options.source, overrides)
+        experiment, seed = again.experiment, again.seed if seed is None else seed
+    elif options.file is None:
+        raise InputError("train", "nothing to train", "Give an experiment FILE, or --from RUN[:TRIAL].")
+    else:
+        experiment = Experiment.load(options.file, options.overrides)
+    print(train(experiment, seed, started=_process_start()).text)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from tune_rnn.checking import check
+    from tune_rnn.experiment import Experiment
+
+    print(check(Experiment.load(options.file, options.overrides)))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from tune_rnn.results.evaluate import evaluate_run
+
+    result = evaluate_run(options.run, options.split)
+    if options.json:
+        print(json.dumps(result))
+        return
+    loss, bits, count = result["loss"], result["bits_per_character"], result["predictions"]
+    print(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    if options.length < 1:
+        raise InputError("--length", "must be at least 1", value=options.length)
+    if not options.temperature >= 0:
+        raise InputError("--temperature", "must be 0 or more", value=options.temperature)
+    from tune_rnn.exported import load_model
+
+    model = load_model(options.run)
+    print(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
+
+
+def _process_start() -> float:
+    """When this command began: `summary.json` and budget.hours count from there, imports included."""
+    import psutil
+
+    return min(psutil.Process().create_time(), time.time())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

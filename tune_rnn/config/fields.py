@@ -1,0 +1,75 @@
+"""Types of keys: bounds, and checks of their own, which raise ValueError(rule, remedy)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+
+def _paths(value: Any) -> Any:
+    """A path, or a list of them as a tuple."""
+    if isinstance(value, str) and value.strip():
+        return value
+    paths = value if isinstance(value, (list, tuple)) else ()
+    if paths and all(isinstance(path, str) and path.strip() for path in paths):
+        return tuple(paths)
+    remedy = "Write for example corpus: text.txt, and quote what YAML reads as something else."
+    raise ValueError("must be a path or a list of paths", remedy)
+
+
+def _fractions(value: Any) -> Any:
+    remedy = "Write for example [0.8, 0.1, 0.1]."
+    numbers = isinstance(value, (list, tuple)) and all(type(part) in (int, float) for part in value)
+    if not numbers or len(value) != 3:
+        raise ValueError("must be three fractions, [train, validation, test]", remedy)
+    train, validation, test = value
+    if not (train > 0 and validation > 0 and test >= 0 and abs(train + validation + test - 1) < 1e-6):
+        rule = "train and validation must be greater than 0, test at least 0, and their sum 1"
+        raise ValueError(rule, remedy)
+    return (float(train), float(validation), float(test))
+
+
+def _tokens(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 2e6 is what one writes
+
+
+def _gpu_share(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if type(value) not in (int, float) or not value >= 0:
+        remedy = "Write auto, a share of a GPU such as 0.25, or 0 for none."
+        raise ValueError("must be auto or a number from 0 to 1", remedy)
+    if value > 1:
+        rule = "must be at most 1, as a trial runs on one GPU"
+        raise ValueError(rule, "Write 1 or less; more GPUs run more trials at a time.")
+    return float(value)
+
+
+def _name(value: Any) -> Any:
+    if isinstance(value, str) and not (re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value) and value.strip(".")):
+        rule = "must be 1 to 100 letters, digits, dots, dashes or underscores: the name of a directory"
+        raise ValueError(rule, "Write for example name: char-lm; storage says where the directory lies.")
+    return value
+
+
+def _storage(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        rule = "must be a local or mounted path, as s3:// and gs:// are not supported yet"
+        raise ValueError(rule, "Write for example storage: results.")
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("must be the path of a directory", "Write for example storage: results.")
+    return value
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Strength = Annotated[float, Field(ge=0)]  # 0 is off
+Probability = Annotated[float, Field(ge=0, lt=1)]  # of dropping; 0 is off
+Tokens = Annotated[Count, BeforeValidator(_tokens)]
+Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
+Fractions = Annotated[tuple[float, float, float], BeforeValidator(_fractions)]
+GpuShare = Annotated[Literal["auto"] | float, BeforeValidator(_gpu_share)]
+Name = Annotated[str, BeforeValidator(_name)]
+Storage = Annotated[str, BeforeValidator(_storage)]

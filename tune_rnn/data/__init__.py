@@ -1,0 +1,21 @@
+"""From text to batches: sources → characters → cached token arrays → windows. No torch, no Ray."""
+
+from __future__ import annotations
+
+from tune_rnn.data.corpora import CORPORA
+from tune_rnn.data.corpus import Corpus, load_corpus
+from tune_rnn.data.tokens import Split
+from tune_rnn.data.vocabulary import Vocabulary
+from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
+
+__all__ = [
+    "CORPORA",
+    "IGNORE",
+    "Batch",
+    "Corpus",
+    "RandomWindows",
+    "Split",
+    "StreamWindows",
+    "Vocabulary",
+    "load_corpus",
+]

@@ -1,0 +1,156 @@
+"""Text to token arrays on disk, in blocks, and back as memory maps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_rnn.data.text import Source, read_characters
+from tune_rnn.data.vocabulary import Vocabulary
+from tune_rnn.errors import InputError
+
+FORMAT = 1  # raise it when the arrays or their meaning change: old cache entries are then not found any more
+SPLITS = ("train", "validation", "test")
+MINIMUM_CHARACTERS = 1000  # of the whole corpus
+MINIMUM_SPLIT_CHARACTERS = 100
+_CODE_POINTS = 0x110000
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Tokens (1-D, read-only memory map) and where each document starts (int64, ascending, first 0)."""
+
+    tokens: NDArray[Any]
+    document_starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def predictions(self) -> int:
+        """Tokens that are predicted in one pass: all but the first of every document."""
+        return len(self.tokens) - len(self.document_starts)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What determines the arrays: one group of sources to cut at `fractions`, or one group for each split."""
+
+    name: str
+    groups: tuple[tuple[Source, ...], ...]
+    fractions: tuple[float, float, float]
+    joined: bool
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(source for group in self.groups for source in group)
+
+    def key(self, sha256s: list[str]) -> str:
+        """Name the arrays; `sha256s` are those of `sources`, in order."""
+        group_sizes = [len(group) for group in self.groups]
+        fractions = self.fractions if len(self.groups) == 1 else None
+        spaces = [source.keep_spaces for source in self.sources]
+        parts = [FORMAT, sha256s, group_sizes, fractions, spaces, self.joined]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def open_split(directory: Path, name: str, vocabulary: Vocabulary) -> Split | None:
+    """Map one split of what `write_arrays` wrote; None if the corpus has no such split."""
+    if not (directory / f"{name}.tokens").exists():
+        return None
+    tokens = np.memmap(directory / f"{name}.tokens", dtype=vocabulary.dtype, mode="r")
+    return Split(tokens, np.fromfile(directory / f"{name}.documents", dtype="<i8"))
+
+
+def write_arrays(directory: Path, recipe: Recipe) -> None:
+    """Write vocabulary, unseen characters, and tokens and document starts of every split.
+
+    Three passes, in constant memory: how long the text is, which characters each split has, the tokens.
+    Raises InputError for a text that nothing can be learnt from.
+    """
+    ends = _split_ends(recipe)
+    counts = _count_characters(recipe, ends)
+    vocabulary = Vocabulary.of(map(chr, np.flatnonzero(counts[0])))
+    if vocabulary.size == 2:
+        raise InputError(recipe.name, "the training text has one distinct character only", "Give a real text.")
+    unseen = np.where(counts[0], 0, counts[1:].sum(axis=0))
+    unseen_counts = {chr(code): int(unseen[code]) for code in np.flatnonzero(unseen)}
+    (directory / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
+    (directory / "unseen.json").write_text(json.dumps(unseen_counts), encoding="utf-8")
+    _write_tokens(directory, recipe, ends, vocabulary)
+
+
+def _split_ends(recipe: Recipe) -> list[int]:
+    """Return where train, validation and test end when all sources are strung together, in characters."""
+    sizes = [sum(len(codes) for source in group for codes in read_characters(source)) for group in recipe.groups]
+    total = sum(sizes)
+    if total < MINIMUM_CHARACTERS:
+        rule = f"the text has {total} characters, at least {MINIMUM_CHARACTERS} are needed" if total else "is empty"
+        raise InputError(recipe.name, rule, "Give more text.")
+    if len(sizes) == 1:
+        train, _, test = recipe.fractions
+        ends = [int(total * train), total - int(total * test), total]
+    else:
+        ends = list(accumulate(sizes))
+    for name, size in zip(SPLITS, np.diff(ends, prepend=0), strict=True):
+        if size < MINIMUM_SPLIT_CHARACTERS and not (name == "test" and size == 0):
+            rule = f"the {name} split has {size} characters, at least {MINIMUM_SPLIT_CHARACTERS} are needed"
+            raise InputError(recipe.name, rule, "Give more text, or change task.split or task.files.")
+    return ends
+
+
+def _count_characters(recipe: Recipe, ends: list[int]) -> NDArray[np.int64]:
+    """Return how often each code point occurs in each split, shape (3, code points)."""
+    counts = np.zeros((len(SPLITS), _CODE_POINTS), dtype=np.int64)
+    for split, _, codes in _pieces(recipe, ends):
+        found = np.bincount(codes)
+        counts[split, : len(found)] += found
+    return counts
+
+
+def _write_tokens(directory: Path, recipe: Recipe, ends: list[int], vocabulary: Vocabulary) -> None:
+    names = [name for name, size in zip(SPLITS, np.diff(ends, prepend=0), strict=True) if size]
+    written, starts = [0 for _ in names], [list[int]() for _ in names]
+    with ExitStack() as stack:
+        files = [stack.enter_context((directory / f"{name}.tokens").open("wb")) for name in names]
+        for split, starts_document, codes in _pieces(recipe, ends):
+            if starts_document:
+                starts[split].append(written[split])
+            files[split].write(vocabulary.encode_codes(codes).data)
+            written[split] += len(codes)
+    for name, size, split_starts in zip(names, written, starts, strict=True):
+        if size == len(split_starts):
+            raise InputError(recipe.name, f"every document of the {name} split is one character", "Join them.")
+        (directory / f"{name}.documents").write_bytes(np.array(split_starts, dtype="<i8").tobytes())
+
+
+def _pieces(recipe: Recipe, ends: list[int]) -> Iterator[tuple[int, bool, NDArray[np.uint32]]]:
+    """Yield (split, whether a document starts here, code points) for all sources, one after another.
+
+    A document cut by the end of a split becomes two; when documents are joined, each split is one.
+    """
+    changed = InputError(recipe.name, "changed while it was being read", "Run the command again.")
+    position, split_starts = 0, {0, *ends}
+    for source in recipe.sources:
+        source_start = position
+        for codes in read_characters(source):
+            while len(codes):
+                if position == ends[-1]:
+                    raise changed
+                split = bisect_right(ends, position)
+                piece, codes = codes[: ends[split] - position], codes[ends[split] - position :]
+                starts_document = position == source_start and not recipe.joined
+                yield split, starts_document or position in split_starts, piece
+                position += len(piece)
+    if position != ends[-1]:
+        raise changed

@@ -1,0 +1,297 @@
+"""What people see of a study: a live display on a terminal, plain lines elsewhere, the final report.
+
+A display is worth less than the study it shows. A reader that has gone away (`tune-rnn run … | head`), a full
+disk below a redirected output or a closed stream never raise here: the study goes on, and its result is in
+the run directory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+TERMINAL_INTERVAL_S = 0.25
+PLAIN_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The state of a study; a trial that ended counts once: finished, stopped early, diverged or failed."""
+
+    name: str
+    planned: int | None = None
+    """Trials in the budget, None where only time limits them."""
+    finished: int = 0
+    """Trials trained to the end of their budget."""
+    running: int = 0
+    stopped_early: int = 0
+    diverged: int = 0
+    failed: int = 0
+    best_loss: float | None = None
+    """Lowest validation loss so far, in nats per predicted token."""
+    best_trial: int | None = None
+    best_bits: float | None = None
+    """The same in bits per character."""
+    elapsed_s: float = 0.0
+    left_s: float | None = None
+    fraction: float = 0.0
+    """Part of the study that is done, 0 to 1."""
+    message: str = ""
+
+    @property
+    def ended(self) -> int:
+        return self.finished + self.stopped_early + self.diverged + self.failed
+
+
+class Display:
+    """Shows a running study: `start`, any number of `update` and `say`, then `stop` (in a `finally`)."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        # sys.stdout is None where the process was started without one.
+        self._stream = stream or sys.stdout or io.StringIO()
+        self._clock = clock
+        self._live: Live | None = None
+        self._progress: Progress | None = None
+        self._shown: Progress | None = None
+        self._shown_at = -float("inf")
+
+    def start(self, header: str) -> None:
+        """Say the header and open the live display, where there is a terminal."""
+        self.say(header)
+        if _is_terminal(self._stream):
+            self._guard(self._open_live)
+
+    def update(self, progress: Progress) -> None:
+        """Show the state: on a terminal at most 4 times a second, else what is new, at most every 10 s."""
+        self._progress = progress
+        if self._clock() - self._shown_at >= (TERMINAL_INTERVAL_S if self._live else PLAIN_INTERVAL_S):
+            self._show()
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the live display; also before `start` and after `stop`."""
+        text = _encodable(line, self._stream)
+        self._guard(lambda: self._print(text))
+
+    def stop(self) -> None:
+        """Show the last state and give the terminal back. A second call does nothing."""
+        self._show()
+        live, self._live = self._live, None
+        if live:
+            self._guard(live.stop)
+
+    def _open_live(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._stream, force_terminal=True, highlight=False)
+        # No refresh thread: an error in it could not be caught, and the study calls update() often enough.
+        self._live = Live(console=console, auto_refresh=False)
+        self._live.start()
+        # rich hides the cursor; visible, it is also there after a kill -9.
+        console.show_cursor(True)
+
+    def _show(self) -> None:
+        progress, live = self._progress, self._live
+        if progress is None or (live is None and not _news(self._shown, progress)):
+            return
+        self._shown, self._shown_at = progress, self._clock()
+        if live:
+            self._guard(lambda: live.update(_render(progress, self._stream), refresh=True))
+        else:
+            self.say(plain_line(progress))
+
+    def _print(self, text: str) -> None:
+        if self._live:
+            from rich.text import Text
+
+            self._live.console.print(Text(text), soft_wrap=True)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        """Write, and go on without where the stream does not take it."""
+        try:
+            action()
+        except BrokenPipeError:
+            _discard_output(self._stream)
+        except (OSError, ValueError):  # disk full, terminal gone, closed stream: the next line is tried again
+            pass
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # closed
+        return False
+
+
+def _discard_output(stream: TextIO) -> None:
+    """Nobody reads any more: lead the stream to nowhere, or Python would fail when it flushes it at exit."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """The text with `?` for what the stream's encoding does not have."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def _news(old: Progress | None, new: Progress) -> bool:
+    before = (old.ended, old.best_loss) if old else (0, None)
+    return before != (new.ended, new.best_loss)
+
+
+def _render(progress: Progress, stream: TextIO) -> RenderableType:
+    """Four or five lines that are cut, never wrapped, in a narrow terminal."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def line(text: str, style: str = "") -> Text:
+        return Text(_encodable(text, stream), style=style, no_wrap=True, overflow="ellipsis")
+
+    bar = Table.grid(padding=(0, 1), expand=True)
+    bar.add_column(ratio=1)
+    bar.add_column(no_wrap=True)
+    bar.add_row(ProgressBar(total=1.0, completed=_fraction(progress)), line(_times(progress)))
+    rows: list[RenderableType] = [bar, line(_counts(progress)), line(_best(progress), "green")]
+    message = [line(progress.message, "dim")] if progress.message else []
+    return Group(line(progress.name, "bold"), *rows, *message)
+
+
+def plain_line(progress: Progress) -> str:
+    """The state in one line, as logs and continuous integration see it."""
+    parts = [_times(progress), _counts(progress), _best(progress), progress.message]
+    return f"{progress.name}: " + " | ".join(part for part in parts if part)
+
+
+def _fraction(progress: Progress) -> float:
+    return min(max(progress.fraction, 0.0), 1.0)
+
+
+def _times(progress: Progress) -> str:
+    left = "" if progress.left_s is None else f", about {duration(progress.left_s)} left"
+    return f"{int(100 * _fraction(progress)):d} % after {duration(progress.elapsed_s)}{left}"
+
+
+def _counts(progress: Progress) -> str:
+    planned = "" if progress.planned is None else f" of {progress.planned}"
+    counts = [f"{progress.ended}{planned} trials done", f"{progress.running} running"]
+    for ending in ("stopped_early", "diverged", "failed"):
+        if count := getattr(progress, ending):
+            counts.append(f"{count} {ending.replace('_', ' ')}")
+    return ", ".join(counts)
+
+
+def _best(progress: Progress) -> str:
+    if progress.best_loss is None:
+        return "no validation loss yet"
+    trial = "" if progress.best_trial is None else f" (trial {progress.best_trial})"
+    bits = "" if progress.best_bits is None else f", {progress.best_bits:.4f} bits per character"
+    return f"best {progress.best_loss:.4f} nats{bits}{trial}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 7 s, 3:07 min, 2:05 h."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+class Searched(Protocol):
+    """What an edge warning asks of a distribution (see `tune_rnn.space`)."""
+
+    def at_edge(self, value: Any) -> str | None: ...
+
+    def to_yaml(self) -> dict[str, Any]: ...
+
+
+def edge_warnings(best: Mapping[str, Any], domains: Mapping[str, Searched]) -> list[str]:
+    """One warning for each of the best trial's values that lies at the edge of its range."""
+    warnings = []
+    for key, domain in domains.items():
+        edge = domain.at_edge(best[key]) if key in best else None
+        if edge:
+            ends = ", ".join(f"{kind}: {values}" for kind, values in domain.to_yaml().items())
+            value = f"{key} = {_scalar(best[key])} lies at the {edge} end of its range"
+            warnings.append(f"{value} ({ends}): better values may lie beyond it")
+    return warnings
+
+
+def final_report(
+    progress: Progress,
+    *,
+    configuration: Mapping[str, Any],
+    searched: Collection[str],
+    metrics: Mapping[str, float],
+    sample: str,
+    warnings: Iterable[str],
+    places: Mapping[str, Path | str],
+    board: Path,
+) -> str:
+    """The text that ends a study.
+
+    configuration: the best trial's values by dotted key; the keys in `searched` were varied and come first.
+    metrics: validation metrics of the best trial. places: what lies where. board: directory for TensorBoard.
+    """
+    first = {key: value for key, value in configuration.items() if key in searched}
+    fixed = ", ".join(f"{key}={_scalar(v)}" for key, v in configuration.items() if key not in searched)
+    parts = [
+        f"{progress.name}: {_counts(progress)}, in {duration(progress.elapsed_s)}",
+        _section(f"Best configuration (trial {progress.best_trial})", _rows(first)),
+        _section("Not searched", textwrap.wrap(fixed, 96)),
+        _section("Validation", _rows(metrics)),
+        _section("Sample", _printable(sample).splitlines()),
+        _section("Warnings", list(warnings)),
+        _section("Where", _rows({**places, "curves": tensorboard_command(board)})),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def tensorboard_command(directory: Path) -> str:
+    """The command that shows the curves, with the path of TensorBoard where the shell would not find it."""
+    beside_python = Path(sys.executable).with_name("tensorboard")
+    on_path = shutil.which("tensorboard")
+    program = str(beside_python) if on_path is None and beside_python.exists() else "tensorboard"
+    return shlex.join([program, "--logdir", str(directory)])
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: a model may have learnt some that would confuse a terminal."""
+    return "".join(symbol if symbol.isprintable() or symbol in "\n\t" else "\ufffd" for symbol in text)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""
+
+
+def _rows(values: Mapping[str, Any]) -> list[str]:
+    width = max(map(len, values), default=0)
+    return [f"{key:<{width}}  {_scalar(value)}" for key, value in values.items()]
+
+
+def _scalar(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,170 @@
+"""An experiment: what is fixed, what is searched, with which budget, on which resources.
+
+A file and keyword arguments say the same with the same names. What is loaded is right: the ends of every
+distribution were put in its place and checked, so that no value is refused in trial 17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tune_rnn.config.distributions import Distribution
+from tune_rnn.config.resolution import in_order, part, resolve
+from tune_rnn.config.settings import Flat, Settings, nest, unknown_branch
+from tune_rnn.config.validation import known_keys, validate
+from tune_rnn.errors import InputError
+from tune_rnn.schema import (
+    Budget,
+    Files,
+    Model,
+    Regularizers,
+    Resources,
+    Scheduler,
+    Search,
+    Task,
+    Training,
+    TrialConfig,
+)
+from tune_rnn.space import Space
+from tune_rnn.yaml_io import dump_yaml, load_yaml, read_yaml
+
+__all__ = [
+    "Budget",
+    "Experiment",
+    "Files",
+    "Model",
+    "Regularizers",
+    "Resources",
+    "Scheduler",
+    "Search",
+    "Task",
+    "Training",
+    "TrialConfig",
+]
+
+Section = Mapping[str, Any]
+
+
+class Experiment:
+    """One study, checked. Raises InputError for whatever is not right.
+
+    `task`, `budget`, `search`, `scheduler`, `resources` and `storage` are plain, with defaults filled in;
+    `space` is what is searched, and `trial_config` fills it in. Relative paths may lie `beside` the file.
+    """
+
+    name: str
+    task: Task
+    budget: Budget
+    search: Search
+    scheduler: Scheduler
+    resources: Resources
+    storage: str
+    report_every: float  # in the budget's unit
+    space: Space
+    beside: Path | None
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        budget: Section,
+        task: Section | None = None,
+        model: Section | None = None,
+        regularizers: Section | None = None,
+        training: Section | None = None,
+        one_of: Mapping[str, Section] | None = None,
+        search: Section | None = None,
+        scheduler: Section | None = None,
+        resources: Section | None = None,
+        storage: str | Path = "results",
+        beside: Path | None = None,
+    ) -> None:
+        trial = {
+            "task": task,
+            "model": model,
+            "regularizers": regularizers,
+            "training": training,
+            "one_of": one_of,
+        }
+        study = {"budget": budget, "search": search, "scheduler": scheduler, "resources": resources}
+        self._set(Settings.read({"name": name, **trial, **study, "storage": storage}), beside)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read an experiment file; `KEY=VALUE` overrides are applied before it is checked."""
+        return cls._of(Settings.read(read_yaml(Path(path))), overrides, Path(path).parent)
+
+    @classmethod
+    def from_yaml_text(cls, text: str, overrides: Sequence[str] = (), beside: Path | None = None) -> Self:
+        """Read an experiment from the text of a file."""
+        return cls._of(Settings.read(load_yaml(text, "experiment")), overrides, beside)
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """Apply `KEY=VALUE`s: a key is set for all branches, `one_of=NAME` chooses a branch."""
+        return self._of(self._written, overrides, self.beside)
+
+    def replace(self, key: str, value: Any) -> Self:
+        """Set one dotted key, for all branches, to a value or a distribution."""
+        return self._of(self._written.replace(key, value), (), self.beside)
+
+    @property
+    def unfixed(self) -> list[str]:
+        """Keys that have no single value yet: distributions, and "one_of" where a branch is to be chosen."""
+        own = [key for branch in self.space.branches.values() for key in branch]
+        return in_order({*self.space.shared, *own, *(["one_of"] if self.space.branches else [])})
+
+    def trial_config(self, assignment: Mapping[str, Any]) -> TrialConfig:
+        """Fill in what is searched: a value for each key, and "one_of" where there are branches."""
+        branch = self._branch(assignment)
+        values = {key: value for key, value in assignment.items() if key != "one_of"}
+        trial = part(self._resolved.merged(branch), TrialConfig) | values
+        for key, value in trial.items():
+            if isinstance(value, Distribution):
+                raise InputError(key, "must have a single value here", f"Add {key}=VALUE.", value.to_yaml())
+        return validate(TrialConfig, {**nest(trial), "one_of": branch})
+
+    def to_yaml(self) -> str:
+        """Return the resolved experiment, every default written; it loads as an equal experiment."""
+        branches = {name: nest(_plain(flat)) for name, flat in self._resolved.branches.items()}
+        tree = nest(_plain(self._resolved.root)) | ({"one_of": branches} if branches else {})
+        return dump_yaml({key: tree[key] for key in known_keys() if key in tree})
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is resolved, whatever was written and wherever it was read from."""
+        return self._resolved == other._resolved if isinstance(other, Experiment) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"<Experiment {self.name}, searched: {', '.join(self.unfixed) or 'nothing'}>"
+
+    @classmethod
+    def _of(cls, written: Settings, overrides: Sequence[str], beside: Path | None) -> Self:
+        for text in overrides:
+            written = written.override(text)
+        experiment = cls.__new__(cls)
+        experiment._set(written, beside)
+        return experiment
+
+    def _set(self, written: Settings, beside: Path | None) -> None:
+        resolved = resolve(written)
+        study = resolved.study
+        self._written, self._resolved = written, resolved.settings
+        self.name, self.storage, self.beside = study.name, study.storage, beside
+        self.task, self.space = resolved.trial.task, resolved.space
+        self.report_every = resolved.trial.training.report_every or 0.0  # resolved: never None
+        self.budget, self.search = study.budget, study.search
+        self.scheduler, self.resources = study.scheduler, study.resources
+
+    def _branch(self, assignment: Mapping[str, Any]) -> str | None:
+        branch, branches = assignment.get("one_of"), self._resolved.branches
+        if branch is None and branches:
+            remedy = f"Add {' or '.join(f'one_of={name}' for name in branches)}."
+            raise InputError("one_of", "a branch must be chosen", remedy)
+        if branch is not None and branch not in branches:
+            raise unknown_branch(branch, branches)
+        return branch
+
+
+def _plain(flat: Flat) -> Flat:
+    return {key: value.to_yaml() if isinstance(value, Distribution) else value for key, value in flat.items()}

@@ -1,0 +1,125 @@
+"""The trained model as a directory of plain files, `best/`, and back: no pickle, no Ray.
+
+    model = tune_rnn.load_model("results/quickstart")
+    print(model.sample("The ", length=200))
+
+The directory has `model.safetensors` (parameters), `config.json` (sizes, precision, threads, metrics, the trial's
+configuration) and `vocabulary.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tune_rnn import evaluation, model
+from tune_rnn.data import Split, Vocabulary
+from tune_rnn.errors import InputError
+from tune_rnn.precision import autocast
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its vocabulary; `metadata` is what `config.json` holds besides the sizes."""
+
+    sizes: model.Sizes
+    parameters: model.Parameters
+    vocabulary: Vocabulary
+    metadata: Mapping[str, Any]
+
+    @property
+    def precision(self) -> str:
+        return str(self.metadata.get("precision", "fp32"))
+
+    def evaluate(self, split: Split, documents: str = "separate") -> float:
+        """Loss in nats per predicted symbol by the protocol that the search used."""
+        windows = evaluation.evaluation_windows(split, documents)
+        return evaluation.evaluate(self.sizes, self.parameters, windows, self.precision)
+
+    @torch.no_grad()
+    def sample(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
+        """`length` characters drawn after `prompt` (which is not repeated); temperature 0 takes the likeliest.
+
+        Unknown characters of the prompt are read as `<unk>`, which is never drawn. An empty prompt starts after a
+        line break. The same seed gives the same text.
+        """
+        device = self.parameters["embedding.weight"].device
+        generator = torch.Generator().manual_seed(seed)
+        inputs_TB = torch.from_numpy(self.vocabulary.encode(prompt or "\n")).long().unsqueeze(1).to(device)
+        state = model.zero_state(self.sizes, 1, device)
+        drawn: list[int] = []
+        for _ in range(length):
+            with autocast(device, self.precision):
+                logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB)
+            state = model.detach_state(state)
+            drawn.append(_draw(logits_TBV[-1, 0].float().cpu(), temperature, generator))
+            inputs_TB = torch.tensor([[drawn[-1]]], device=device)
+        return self.vocabulary.decode(drawn)
+
+
+def _draw(logits_V: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
+    logits_V[0] = -torch.inf  # never <unk>
+    if temperature == 0:
+        return int(logits_V.argmax())
+    probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def export(
+    directory: Path,
+    sizes: model.Sizes,
+    parameters: Mapping[str, torch.Tensor],
+    vocabulary: Vocabulary,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a model directory; an existing one is replaced only when the new one is complete."""
+    fresh = directory.with_name(directory.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
+    save_file(tensors, fresh / "model.safetensors")
+    config = {"format": FORMAT, "sizes": asdict(sizes), **metadata}
+    (fresh / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (fresh / "vocabulary.json").write_text(vocabulary.to_json() + "\n", "utf-8")
+    old = directory.with_name(directory.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        os.replace(directory, old)
+    os.replace(fresh, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
+    """The model of a run directory, or of a `best/` directory itself.
+
+    Raises InputError where there is none or its files are damaged.
+    """
+    directory = Path(path)
+    if not (directory / "config.json").is_file():
+        directory = directory / "best"
+    if not (directory / "config.json").is_file():
+        remedy = "Give a run directory that has best/, or best/ itself."
+        raise InputError(str(path), "holds no exported model", remedy)
+    try:
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+        if config.pop("format") != FORMAT:
+            raise InputError(str(directory / "config.json"), f"is not of format {FORMAT}", "Update tune_rnn.")
+        raw = config.pop("sizes")
+        sizes = model.Sizes(**raw | {"hidden": tuple(raw["hidden"])})
+        vocabulary = Vocabulary.from_json((directory / "vocabulary.json").read_text("utf-8"))
+        parameters = model.to_device(load_file(directory / "model.safetensors"), torch.device(device))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        remedy = "Export it again with `tune-rnn resume`, or copy the whole directory."
+        raise InputError(str(directory), f"is not a complete model directory ({error})", remedy) from error
+    return TrainedModel(sizes, parameters, vocabulary, config)

@@ -1,0 +1,60 @@
+"""Which number format the matrix products use, and what a process sets before it trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tune_rnn import model
+
+WORTH_IT = 1.1
+"""bf16 is chosen where it makes a training step at least this much faster."""
+
+
+def prepare_process(threads: int) -> None:
+    """Threads for the matrix products, and denormal numbers to zero (they slow an LSTM 20-fold: oneDNN issue 561)."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+
+
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """bf16 matrix products where `precision` is "bf16"; parameters, losses and carried state stay in fp32."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def resolve_precision(precision: str, device: torch.device, cell: str) -> str:
+    """`auto` becomes "bf16" where a small model trains faster with it than in fp32, else "fp32"."""
+    if precision != "auto":
+        return precision
+    fp32_s, bf16_s = _step_seconds("fp32", device, cell), _step_seconds("bf16", device, cell)
+    return "bf16" if bf16_s is not None and fp32_s is not None and fp32_s > WORTH_IT * bf16_s else "fp32"
+
+
+def _step_seconds(precision: str, device: torch.device, cell: str, repeats: int = 5) -> float | None:
+    """Fastest of a few forward and backward passes; None where the hardware cannot do it."""
+    sizes = model.Sizes(cell, vocabulary=64, embedding=64, hidden=(128, 128))
+    parameters = model.to_device(model.initialise(sizes, torch.Generator().manual_seed(0)), device)
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    state = model.zero_state(sizes, 32, device)
+    inputs_TB = torch.zeros(32, 32, dtype=torch.long, device=device)
+    fastest = None
+    for _ in range(repeats):
+        started = time.perf_counter()
+        try:
+            with autocast(device, precision):
+                logits_TBV, after = model.forward(sizes, parameters, state, inputs_TB)
+            loss = model.cross_entropy(logits_TBV, inputs_TB)
+            loss.backward()  # type: ignore[no-untyped-call]
+            loss.item()  # waits for a GPU
+        except RuntimeError:  # oneDNN refuses bf16 on a processor without it
+            return None
+        state = model.detach_state(after)
+        seconds = time.perf_counter() - started
+        fastest = seconds if fastest is None else min(fastest, seconds)
+    return fastest

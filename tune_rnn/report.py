@@ -1,0 +1,81 @@
+"""What a trial is asked for and what it answers: a budget with the amounts to report at, and a report at each.
+
+No torch here: the study, the journal and the pictures read reports without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tune_rnn.experiment import Experiment
+
+CHECKPOINT = "checkpoint.pt"
+"""The file in a checkpoint directory (`training.save`)."""
+
+
+@dataclass(frozen=True)
+class TrialBudget:
+    """How long a trial trains, in epochs or tokens, and the amounts at which it reports (the last is the whole)."""
+
+    unit: str
+    report_at: tuple[float, ...]
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> TrialBudget:
+        """Reports at each multiple of `report_every`, at the rungs of early stopping, and at the end."""
+        amount, every = experiment.budget.amount, experiment.report_every
+        regular = [every * number for number in range(1, math.ceil(amount / every))]
+        return cls(experiment.budget.unit, tuple(sorted({*regular, *rungs(experiment), amount})))
+
+
+@dataclass(frozen=True)
+class Report:
+    """A trial's metrics at the end of a training iteration. Losses in nats per predicted symbol.
+
+    `finished` is "" while training goes on, else "budget", "patience" or "diverged"; `reason` says it in words.
+    A diverged trial has no validation loss. `training_s` counts training steps and validation, nothing else.
+    """
+
+    spent: float
+    tokens: int
+    step: int
+    train_loss: float | None
+    validation_loss: float | None
+    best_loss: float | None
+    learning_rate: float
+    gradient_norm: float | None
+    tokens_per_second: float
+    training_s: float
+    improved: bool = False
+    finished: str = ""
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Report:
+        """The inverse of `to_dict`; keys of others (Ray adds some) are left out."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """The validation loss in bits."""
+        return None if self.validation_loss is None else bits(self.validation_loss)
+
+
+def rungs(experiment: Experiment) -> list[float]:
+    """Budgets below a trial's whole one at which trials are compared: first rung times powers of the factor."""
+    scheduler, found = experiment.scheduler, []
+    rung = scheduler.first_rung
+    while scheduler.algorithm != "none" and rung is not None and rung < experiment.budget.amount:
+        found.append(rung)
+        rung *= scheduler.reduction_factor
+    return found
+
+
+def bits(nats: float) -> float:
+    """Nats to bits: bits per character from a loss per character."""
+    return nats / math.log(2)

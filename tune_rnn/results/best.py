@@ -1,0 +1,122 @@
+"""Keeps `best/` and a text sample up to date while a study runs, in one background thread of the driver.
+
+The trial slots never wait for it. At most one model is written every 30 seconds, and the last one for certain.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_rnn.data import Corpus
+from tune_rnn.results.journal import TrialRecord
+from tune_rnn.schema import TrialConfig
+
+EVERY_S = 30.0
+SAMPLE_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Text from a trial's best model, and how many tokens that model was trained with."""
+
+    trial: int
+    tokens: int
+    text: str
+
+
+class BestKeeper:
+    """Exports the best model so far and draws a sample from it."""
+
+    def __init__(self, directory: Path, corpus: Corpus, threads: int, device: str) -> None:
+        self.directory, self.corpus, self.threads, self.device = directory, corpus, threads, device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="best-model")
+        self._thread.submit(_import_torch)
+        self._running: Future[Sample] | None = None
+        self._started = -EVERY_S
+        self._exported: tuple[int, int] | None = None
+
+    def offer(self, trial: TrialRecord, checkpoint: Path) -> None:
+        """Begin to export a trial's best model, unless that is done, or the last export is too recent."""
+        idle = self._running is None and time.monotonic() - self._started >= EVERY_S
+        if idle and _identity(trial) != self._exported:
+            self._begin(trial, checkpoint)
+
+    def collect(self) -> Sample | None:
+        """The sample of an export that has ended since the last call; raises what went wrong in it."""
+        if self._running is None or not self._running.done():
+            return None
+        done, self._running = self._running, None
+        return done.result()
+
+    def finish(self, trial: TrialRecord, checkpoint: Path) -> Sample:
+        """Export a trial's best model and wait for it."""
+        if self._running is not None:
+            self._running.result()
+        self._begin(trial, checkpoint)
+        assert self._running is not None
+        done, self._running = self._running, None
+        return done.result()
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def _begin(self, trial: TrialRecord, checkpoint: Path) -> None:
+        self._started, self._exported = time.monotonic(), _identity(trial)
+        content = checkpoint.read_bytes()  # here and now: Ray deletes superseded checkpoints
+        self._running = self._thread.submit(self._export, trial, content)
+
+    def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
+        import torch
+
+        from tune_rnn.exported import export, load_model
+        from tune_rnn.training import best_parameters, sizes_of
+
+        saved = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
+        sizes = sizes_of(TrialConfig.model_validate(trial.config), self.corpus.vocabulary.size)
+        metadata = self._metadata(trial)
+        export(self.directory, sizes, best_parameters(saved), self.corpus.vocabulary, metadata)
+        text = load_model(self.directory).sample(length=SAMPLE_LENGTH, temperature=0.8, seed=trial.seed)
+        return Sample(trial.number, metadata["metrics"]["tokens"], text)
+
+    def _metadata(self, trial: TrialRecord) -> dict[str, Any]:
+        best = trial.best
+        assert best is not None
+        return {
+            "trial": trial.number,
+            "seed": trial.seed,
+            "metrics": best_metrics(trial),
+            "precision": trial.config["training"]["precision"],
+            "threads": self.threads,
+            "device": self.device,
+            "data": {"name": self.corpus.name, "sha256": self.corpus.sha256},
+            "config": trial.config,
+        }
+
+
+def best_metrics(trial: TrialRecord) -> dict[str, Any]:
+    """Validation metrics of a trial at its lowest loss, as summary and export give them."""
+    best = trial.best
+    assert best is not None
+    return {
+        "validation_loss": best.validation_loss,
+        "bits_per_character": best.bits_per_character,
+        "train_loss": best.train_loss,
+        "spent": best.spent,
+        "tokens": best.tokens,
+    }
+
+
+def _identity(trial: TrialRecord) -> tuple[int, int]:
+    return trial.number, trial.best.step if trial.best else 0
+
+
+def _import_torch() -> None:
+    """Take the seconds that the import needs while Ray starts; the thread shares the driver's processors."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,165 @@
+"""The journal of a run, `trials.jsonl`: one JSON line for everything that happened, appended as it happens.
+
+It is what a resumed study, `show` and `report` read; nothing in it needs Ray or pickle. A line cut off by a crash is
+ignored, and so are reports that no checkpoint covers: a resumed trial makes them again, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tune_rnn.report import Report
+from tune_rnn.search import Proposal
+
+OUTCOMES = ("completed", "stopped_early", "diverged", "failed")
+
+
+@dataclass
+class TrialRecord:
+    """What is known of one trial. `outcome` is "" until it has ended; `checkpoint` is relative to the run."""
+
+    number: int
+    seed: int
+    proposal: Proposal
+    config: dict[str, Any]
+    reports: list[Report] = field(default_factory=list)
+    checkpoint: str = ""
+    checkpoint_reports: int = 0
+    outcome: str = ""
+    reason: str = ""
+
+    @property
+    def best(self) -> Report | None:
+        """The report of the lowest validation loss that a checkpoint holds the model of."""
+        improved = [report for report in self.reports[: self.checkpoint_reports] if report.improved]
+        return improved[-1] if improved else None
+
+    @property
+    def best_loss(self) -> float | None:
+        return self.best.validation_loss if self.best else None
+
+    @property
+    def spent(self) -> float:
+        return self.reports[-1].spent if self.reports else 0.0
+
+
+class Journal:
+    """The trials of a run, in memory and on disk. Every method that changes them appends its line first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials: dict[int, TrialRecord] = {}
+        self.sessions: list[dict[str, float]] = []
+        self.data_sha256 = ""
+        if path.exists():
+            self._read()
+
+    def open_session(self, data_sha256: str) -> None:
+        """Begin a session; trials that have not ended, or failed, return to their last checkpoint."""
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            self._append_text("\n")  # after a line that a crash cut off
+        self._append({"event": "session", "data_sha256": data_sha256})
+
+    def propose(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> TrialRecord:
+        self._append(
+            {
+                "event": "proposed",
+                "trial": number,
+                "seed": seed,
+                "assignment": proposal.assignment,
+                "point": proposal.point,
+                "config": config,
+            }
+        )
+        return self.trials[number]
+
+    def report(self, number: int, report: Report) -> None:
+        self._append({"event": "report", "trial": number, "report": report.to_dict()})
+
+    def checkpoint(self, number: int, path: str) -> None:
+        self._append({"event": "checkpoint", "trial": number, "path": path})
+
+    def end(self, number: int, outcome: str, reason: str) -> None:
+        self._append({"event": "ended", "trial": number, "outcome": outcome, "reason": reason})
+
+    @property
+    def best_trial(self) -> TrialRecord | None:
+        """The trial of the lowest validation loss so far, the first of equals; never one that diverged."""
+        sound = [trial for trial in self.trials.values() if trial.outcome != "diverged"]
+        scored = [(trial.best_loss, trial.number) for trial in sound if trial.best_loss is not None]
+        return self.trials[min(scored)[1]] if scored else None
+
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials that a resumed study goes on with."""
+        return [trial for trial in self.trials.values() if trial.outcome in ("", "failed")]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of the sessions in the journal, each from its first line to its last."""
+        return sum(session["last"] - session["first"] for session in self.sessions)
+
+    @property
+    def training_s(self) -> float:
+        """Seconds in training steps and validation, over all trials; what a resumed trial did again counts once."""
+        return sum(report.training_s for trial in self.trials.values() for report in trial.reports)
+
+    def count(self, outcome: str) -> int:
+        return sum(trial.outcome == outcome for trial in self.trials.values())
+
+    def _append(self, event: dict[str, Any]) -> None:
+        event = {**event, "time": round(time.time(), 3)}
+        self._append_text(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
+        self._apply(event)
+
+    def _append_text(self, text: str) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
+
+    def _read(self) -> None:
+        for line in self.path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # cut off by a crash
+            self._apply(event)
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "session":
+            self.sessions.append({"first": event["time"], "last": event["time"]})
+            self.data_sha256 = event["data_sha256"]
+            self._return_to_checkpoints()
+        elif kind == "proposed":
+            proposal = Proposal(event["assignment"], event["point"])
+            number = event["trial"]
+            self.trials[number] = TrialRecord(number, event["seed"], proposal, event["config"])
+        else:
+            self._apply_to_trial(kind, self.trials[event["trial"]], event)
+        self.sessions[-1]["last"] = event["time"]
+
+    def _apply_to_trial(self, kind: str, trial: TrialRecord, event: dict[str, Any]) -> None:
+        if kind == "report":
+            trial.reports.append(Report.from_dict(event["report"]))
+        elif kind == "checkpoint":
+            trial.checkpoint, trial.checkpoint_reports = event["path"], len(trial.reports)
+        elif kind == "ended":
+            trial.outcome, trial.reason = event["outcome"], event["reason"]
+
+    def _return_to_checkpoints(self) -> None:
+        for trial in self.unfinished:
+            del trial.reports[trial.checkpoint_reports :]
+            trial.outcome = trial.reason = ""
+
+
+def outcome_of(last: Report) -> tuple[str, str]:
+    """How a trial ended and why, from its last report: what it did not decide itself, the scheduler did."""
+    if last.finished == "diverged":
+        return "diverged", last.reason
+    if last.finished == "budget":
+        return "completed", last.reason
+    return "stopped_early", last.reason or f"among the worse after {last.spent:g}"

@@ -1,0 +1,67 @@
+"""Where a result comes from: versions, data, source revision, hardware, time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tune_rnn.data import Corpus
+
+PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "numpy", "pyarrow", "tensorboard")
+
+
+def provenance(corpus: Corpus, folder: Path | None) -> dict[str, Any]:
+    """What `summary.json` says of a run's origin; `folder` is where the experiment file lies."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "data": {"name": corpus.name, "sha256": corpus.sha256, "files": list(corpus.files)},
+        "git": git_state(folder or Path.cwd()),
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the repository around `folder`, and whether its tree was clean; None outside one."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "clean": _git(folder, "status", "--porcelain") == ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

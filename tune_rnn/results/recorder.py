@@ -1,0 +1,195 @@
+"""Takes what happens to trials and puts it where people look: journal, TensorBoard, terminal, `best/`.
+
+The Ray study and the single trial of `tune-rnn train` both tell it what happens; it knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_rnn.data import Corpus
+from tune_rnn.display import Display, Progress
+from tune_rnn.experiment import Experiment
+from tune_rnn.report import CHECKPOINT, Report, bits
+from tune_rnn.results.best import BestKeeper, Sample
+from tune_rnn.results.directory import RunDirectory, trial_name
+from tune_rnn.results.journal import Journal, TrialRecord
+from tune_rnn.search import Proposal
+from tune_rnn.tensorboard import TrialBoard
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget."""
+
+    slots: int
+    threads: int
+    device: str
+    trials: int | None
+    amount: float
+
+
+class Recorder:
+    """The one writer of a run."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        journal: Journal,
+        experiment: Experiment,
+        corpus: Corpus,
+        plan: Plan,
+        display: Display,
+    ) -> None:
+        self.run, self.journal, self.experiment, self.plan = run, journal, experiment, plan
+        self.display = display
+        self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
+        self.deadline: float | None = None
+        self._boards: dict[int, TrialBoard] = {}
+        self._running: set[int] = set()
+        self._started = time.monotonic()
+        self._done_before = self._work_done()
+
+    def proposed(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> None:
+        self.journal.propose(number, seed, proposal, config)
+
+    def started(self, number: int) -> None:
+        """A trial has a slot: its row appears in TensorBoard now."""
+        self._running.add(number)
+        trial = self.journal.trials[number]
+        hyperparameters = trial.proposal.assignment or _scalars(self.experiment.trial_config({}).flat())
+        board = TrialBoard(self.run.trial(number), hyperparameters, self._domains())
+        self._boards[number] = board
+
+    def reported(self, number: int, report: Report) -> None:
+        self.journal.report(number, report)
+        values = {
+            "loss/train": report.train_loss,
+            "loss/validation": report.validation_loss,
+            "loss/validation_best": report.best_loss,
+            "bits_per_character": report.bits_per_character,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            "tokens_per_second": report.tokens_per_second,
+        }
+        known = {tag: value for tag, value in values.items() if value is not None}
+        self._boards[number].scalars(report.tokens, known)
+
+    def checkpointed(self, number: int, path: Path) -> None:
+        self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
+
+    def ended(self, number: int, outcome: str, reason: str) -> None:
+        self._running.discard(number)
+        self.journal.end(number, outcome, reason)
+        if board := self._boards.pop(number, None):
+            self._warn(board)
+            plain = outcome.replace("_", " ")
+            board.close(f"{plain}: {reason}" if outcome != "completed" else plain)
+
+    def failed(self, number: int, reason: str, traceback: str) -> None:
+        """A trial failed: its traceback goes to a file, which the terminal names."""
+        file = self.run.trial(number) / "error.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(traceback, "utf-8")
+        self.ended(number, "failed", reason)
+        self.display.say(f"{trial_name(number)} failed: {reason} (traceback: {file})")
+
+    def tick(self) -> None:
+        """Called often: the terminal, and the best model every now and then."""
+        best = self.journal.best_trial
+        if sample := self.best.collect():
+            self._show(sample)
+        if best is not None:
+            self.best.offer(best, self.checkpoint_file(best))
+        self.display.update(self.progress())
+
+    def finish(self) -> tuple[TrialRecord, Sample] | None:
+        """Export the best model of all and close every file; None where no trial has a loss."""
+        for number in list(self._boards):
+            self._boards.pop(number).close("interrupted")
+        best = self.journal.best_trial
+        try:
+            if best is None:
+                return None
+            sample = self.best.finish(best, self.checkpoint_file(best))
+        finally:
+            self.best.close()
+        self._show(sample)
+        return best, sample
+
+    def checkpoint_file(self, trial: TrialRecord) -> Path:
+        return self.run.path / trial.checkpoint / CHECKPOINT
+
+    def progress(self) -> Progress:
+        """The state of the study in numbers, for the display."""
+        journal, best = self.journal, self.journal.best_trial
+        elapsed = time.monotonic() - self._started
+        fraction, left = self._fraction_and_left(elapsed)
+        ended = sum(trial.outcome != "" for trial in journal.trials.values())
+        return Progress(
+            name=self.run.path.name,
+            planned=self.plan.trials,
+            finished=journal.count("completed"),
+            running=len(self._running),
+            stopped_early=journal.count("stopped_early"),
+            diverged=journal.count("diverged"),
+            failed=journal.count("failed"),
+            best_loss=best.best_loss if best else None,
+            best_trial=best.number if best else None,
+            best_bits=bits(best.best_loss) if best and best.best_loss is not None else None,
+            elapsed_s=elapsed,
+            left_s=left,
+            fraction=fraction,
+            message="" if ended or self._running else "starting Ray and the first trials",
+        )
+
+    def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
+        """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""
+        left_by_time = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        by_time = 0.0 if left_by_time is None else elapsed / max(elapsed + left_by_time, 1e-9)
+        if not self.plan.trials:
+            return by_time, left_by_time
+        done = self._work_done()
+        by_trials = min(1.0, done / self.plan.trials)
+        new = done - self._done_before
+        left_by_trials = elapsed * (self.plan.trials - done) / new if new > 0 else None
+        lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
+        return max(by_time, by_trials), min(lefts, default=None)
+
+    def _work_done(self) -> float:
+        """Trials ended, plus the part that unfinished ones have had of what a trial uses on average."""
+        trials = self.journal.trials.values()
+        ended = [trial.spent for trial in trials if trial.outcome]
+        usual = sum(ended) / len(ended) if ended else self.plan.amount
+        parts = (min(1.0, trial.spent / max(usual, 1e-9)) for trial in trials if not trial.outcome)
+        return len(ended) + sum(parts)
+
+    def _domains(self) -> dict[str, Any]:
+        """Every searched key of every branch, with its distribution where all branches agree on it."""
+        space = self.experiment.space
+        domains: dict[str, Any] = dict(space.shared)
+        for branch in space.branches.values():
+            for key, distribution in branch.items():
+                domains[key] = distribution if domains.get(key, distribution) == distribution else None
+        return domains | ({"one_of": None} if space.branches else {})
+
+    def _show(self, sample: Sample) -> None:
+        """A sample goes into its trial's event files, whether or not the trial still runs."""
+        board = self._boards.get(sample.trial)
+        if board is not None:
+            board.text("sample", sample.text, sample.tokens)
+        else:
+            directory = self.run.trial(sample.trial)
+            if error := TrialBoard.append_text(directory, "sample", sample.text, sample.tokens):
+                self.display.say(error)
+
+    def _warn(self, board: TrialBoard) -> None:
+        if board.error:
+            self.display.say(board.error)
+
+
+def _scalars(flat: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat.items() if isinstance(value, bool | int | float | str)}

@@ -1,0 +1,144 @@
+"""One trial in this process, without Ray: to debug, to profile, to run a trial again or a winner longer."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tune_rnn.data import load_corpus
+from tune_rnn.display import Display
+from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
+from tune_rnn.experiment import Experiment
+from tune_rnn.precision import prepare_process, resolve_precision
+from tune_rnn.report import TrialBudget
+from tune_rnn.results import directory
+from tune_rnn.results.journal import Journal, outcome_of
+from tune_rnn.results.recorder import Plan, Recorder
+from tune_rnn.results.summary import Result, conclude
+from tune_rnn.search import Proposal, trial_seed
+from tune_rnn.training import Training, TrainingData, save
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A trial of a finished run, to be trained again: its experiment with every value fixed, and its seed."""
+
+    experiment: Experiment
+    seed: int
+
+    @classmethod
+    def of(cls, where: str, overrides: Sequence[str] = ()) -> Rerun:
+        """`where` is RUN (its best trial) or RUN:TRIAL; `overrides` come after the trial's values."""
+        path, _, number = where.rpartition(":")
+        if not path or not number.isdigit() or Path(where).exists():
+            path, number = where, ""
+        run = directory.open_run(path)
+        journal = Journal(run.journal)
+        trial = journal.trials.get(int(number)) if number else journal.best_trial
+        if trial is None:
+            there = f"It has trials 0 to {len(journal.trials) - 1}." if journal.trials else "It has none."
+            raise InputError(where, "the run has no such trial" if number else "the run has no best trial", there)
+        experiment = Experiment.load(run.experiment).replace(
+            "name", f"{run.path.name}-{directory.trial_name(trial.number)}"
+        )
+        assignment = dict(trial.proposal.assignment)
+        if "one_of" in assignment:
+            experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
+        for key, value in assignment.items():
+            experiment = experiment.replace(key, value)
+        return cls(experiment.with_overrides(overrides), trial.seed)
+
+
+def train(
+    experiment: Experiment,
+    seed: int | None = None,
+    display: Display | None = None,
+    started: float | None = None,
+) -> Result:
+    """Train the one model that an experiment without distributions describes, into a run directory of its own.
+
+    `seed`: the trial's; by default that of a study's first trial. Raises InputError where something is left to
+    search, StudyInterrupted after Ctrl-C (`tune-rnn resume` goes on), StudyFailed if the trial diverges.
+    """
+    if experiment.unfixed:
+        key = experiment.unfixed[0]
+        others = f", and so do {', '.join(experiment.unfixed[1:])}" if experiment.unfixed[1:] else ""
+        remedy = f"Fix it: {key}=VALUE; or search with `tune-rnn run`."
+        raise InputError(key, f"still has a distribution{others}; `train` trains one model", remedy)
+    started, display = started or time.time(), display or Display()
+    corpus = load_corpus(experiment.task, beside=experiment.beside)
+    threads = max(1, int(experiment.resources.per_trial.cpu))
+    prepare_process(threads)
+    device = _device(experiment)
+    config = experiment.trial_config({})
+    precision = resolve_precision(config.training.precision, torch.device(device), config.model.cell)
+    experiment = experiment.replace("training.precision", precision)
+    config = experiment.trial_config({})
+    seed = trial_seed(experiment.search.seed, 0) if seed is None else seed
+    data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
+    training = Training(config, data, TrialBudget.of(experiment), seed, device)
+    run = directory.create(experiment.storage, experiment.name)
+    with directory.locked(run):
+        directory.write_atomically(run.experiment, experiment.to_yaml())
+        journal = Journal(run.journal)
+        journal.open_session(corpus.sha256)
+        plan = Plan(1, threads, device, 1, experiment.budget.amount)
+        recorder = Recorder(run, journal, experiment, corpus, plan, display)
+        recorder.proposed(0, seed, Proposal({}, {}), config.to_dict())
+        display.start(f"{run.path.name}: one model, in this process; results in {run.path}")
+        try:
+            status = _train(training, recorder)
+            result = conclude(recorder, corpus, status, time.time() - started)
+        finally:
+            display.stop()
+    if status == "interrupted":
+        raise StudyInterrupted(f"Interrupted. `tune-rnn resume {run.path}` goes on with it.")
+    if result is None:
+        raise StudyFailed(f"The model diverged: {journal.trials[0].reason}.")
+    return result
+
+
+def _train(training: Training, recorder: Recorder) -> str:
+    """Train and record; returns the status. Ctrl-C and SIGTERM stop between any two instructions."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        recorder.started(0)
+        for report in training.run():
+            recorder.reported(0, report)
+            _checkpoint(training, recorder)
+            recorder.tick()
+        recorder.ended(0, *outcome_of(report))
+    except KeyboardInterrupt:
+        return "interrupted"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return "completed"
+
+
+def _checkpoint(training: Training, recorder: Recorder) -> None:
+    """Write a checkpoint beside the last one, and only then delete that."""
+    folder = recorder.run.path / "checkpoints"
+    target = folder / f"checkpoint_{training.reports:06d}"
+    target.mkdir(parents=True)
+    save(training, target)
+    recorder.checkpointed(0, target)
+    for old in folder.iterdir():
+        if old != target:
+            shutil.rmtree(old)
+
+
+def _device(experiment: Experiment) -> str:
+    resources = experiment.resources
+    wanted = resources.device != "cpu" and resources.per_trial.gpu != 0
+    if wanted and torch.cuda.is_available():
+        return "cuda:0"
+    if resources.device == "cuda":
+        remedy = "Install a CUDA build of torch, or set resources.device: cpu."
+        raise InputError("resources.device", f"torch {torch.__version__} sees no GPU", remedy, "cuda")
+    return "cpu"

@@ -1,0 +1,160 @@
+"""What Ray Tune calls: our searcher behind its `Searcher`, our recorder behind its `Callback`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher as RaySearcher
+
+from tune_rnn.experiment import Experiment
+from tune_rnn.report import Report
+from tune_rnn.results.directory import trial_name
+from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
+from tune_rnn.results.recorder import Recorder
+from tune_rnn.search import Searcher, trial_seed
+from tune_rnn.study.trainable import SCORE, score
+
+
+class _LeftOutOfPickles:
+    """Ray pickles what it is given for a restore of its own; the journal is what our studies resume from."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class StudySearcher(_LeftOutOfPickles, RaySearcher):
+    """Numbers trials, derives their seeds, and hands out no more than there are slots.
+
+    With one slot nothing is proposed before the running trial's result is in, so a seed gives the same study
+    again. Trials that an earlier session left unfinished come first, each from its checkpoint.
+    """
+
+    def __init__(
+        self,
+        algorithm: Searcher,
+        recorder: Recorder,
+        experiment: Experiment,
+        slots: int,
+        baseline_loss: float,
+    ) -> None:
+        super().__init__(metric=SCORE, mode="min")
+        self.algorithm, self.recorder, self.experiment = algorithm, recorder, experiment
+        self.slots, self.baseline_loss = slots, baseline_loss
+        self.unfinished = recorder.journal.unfinished
+        self.running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
+        if len(self.running) >= self.slots:
+            return None
+        record = self.unfinished.pop(0) if self.unfinished else self._propose()
+        if record is None:
+            return RaySearcher.FINISHED
+        self.running[trial_id] = record.number
+        directory = self.recorder.run.path / record.checkpoint if record.checkpoint else None
+        return {
+            "number": record.number,
+            "seed": record.seed,
+            "trial": record.config,
+            "resume_from": str(directory) if directory else None,
+        }
+
+    def _propose(self) -> TrialRecord | None:
+        trials, limit = self.recorder.journal.trials, self.experiment.budget.trials
+        number = len(trials)
+        proposal = self.algorithm.propose(number) if limit is None or number < limit else None
+        if proposal is None:
+            return None
+        config = self.experiment.trial_config(proposal.assignment).to_dict()
+        seed = trial_seed(self.experiment.search.seed, number)
+        self.recorder.proposed(number, seed, proposal, config)
+        return trials[number]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self.running.pop(trial_id)
+        if result and not error:
+            self.algorithm.observe(self.recorder.journal.trials[number].proposal, number, result[SCORE])
+
+    def replay(self) -> None:
+        """Tell the searcher what earlier sessions found."""
+        for record in self.recorder.journal.trials.values():
+            if record.outcome in ("completed", "stopped_early", "diverged"):
+                self.algorithm.observe(record.proposal, record.number, score(record.reports[-1], self.baseline_loss))
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing for Ray to keep: see `replay`."""
+        return {}
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing for Ray to keep: see `replay`."""
+
+
+class StudyCallback(_LeftOutOfPickles, tune.Callback):
+    """Passes on to the recorder what Tune sees, and stops the study when `should_stop` says why."""
+
+    def __init__(self, recorder: Recorder, should_stop: Callable[[], Exception | None]) -> None:
+        self.recorder, self.should_stop = recorder, should_stop
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.recorder.tick()
+        if error := self.should_stop():
+            for trial in trials:  # a training iteration may take minutes; its checkpoint is there
+                if trial.status == Trial.RUNNING and (actor := trial.temporary_state.ray_actor):
+                    ray.kill(actor)
+            raise error
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.recorder.started(trial.config["number"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self.recorder.reported(trial.config["number"], Report.from_dict(result))
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.checkpoint:
+            self.recorder.checkpointed(trial.config["number"], Path(trial.checkpoint.path))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        self.recorder.ended(number, *outcome_of(self.recorder.journal.trials[number].reports[-1]))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        error = trial.get_error()
+        cause = getattr(error, "cause", None) or error
+        self.recorder.failed(trial.config["number"], f"{type(cause).__name__}: {cause}", str(error))
+
+
+def build_scheduler(experiment: Experiment) -> TrialScheduler:
+    """Ray's ASHA (arXiv 1810.05934, its stopping variant) over the budget spent, or none."""
+    scheduler = experiment.scheduler
+    if scheduler.algorithm == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="spent",
+        metric=SCORE,
+        mode="min",
+        grace_period=scheduler.first_rung,  # type: ignore[arg-type]  # in epochs or tokens, not only whole
+        max_t=experiment.budget.amount,  # type: ignore[arg-type]
+        reduction_factor=scheduler.reduction_factor,
+    )
+
+
+def replay_reports(scheduler: TrialScheduler, journal: Journal, baseline_loss: float) -> None:
+    """Show a new scheduler the reports of earlier sessions, so that its rungs are filled."""
+    for record in journal.trials.values():
+        trial: Any = SimpleNamespace(trial_id=f"earlier-{record.number}")
+        scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
+        for report in record.reports:
+            result = {"spent": report.spent, SCORE: score(report, baseline_loss)}
+            scheduler.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+
+
+def name_of(trial: Trial) -> str:
+    return trial_name(trial.config["number"])

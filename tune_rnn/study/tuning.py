@@ -1,0 +1,82 @@
+"""The call of Ray Tune."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+
+from tune_rnn.data import Corpus
+from tune_rnn.experiment import Experiment
+from tune_rnn.report import TrialBudget
+from tune_rnn.results.recorder import Recorder
+from tune_rnn.search import Searcher
+from tune_rnn.study.adapters import (
+    StudyCallback,
+    StudySearcher,
+    build_scheduler,
+    name_of,
+    replay_reports,
+)
+from tune_rnn.study.cluster import Slots
+from tune_rnn.study.trainable import TrialTrainable, shared_arrays
+from tune_rnn.training import TrainingData
+
+
+def tune_trials(
+    experiment: Experiment,
+    corpus: Corpus,
+    budget: TrialBudget,
+    slots: Slots,
+    searcher: Searcher,
+    recorder: Recorder,
+    should_stop: Callable[[], Exception | None],
+) -> None:
+    """Run trials until the searcher or `should_stop` ends them; what happens goes to the recorder.
+
+    Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
+    """
+    data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
+    scheduler = build_scheduler(experiment)
+    study_searcher = StudySearcher(searcher, recorder, experiment, slots.count, data.baseline_loss)
+    study_searcher.replay()
+    replay_reports(scheduler, recorder.journal, data.baseline_loss)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
+    session = recorder.run.session()
+    tuner = tune.Tuner(
+        _trainable(experiment, data, budget, slots),
+        tune_config=tune.TuneConfig(
+            search_alg=study_searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher ends the study
+            reuse_actors=True,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+        ),
+        run_config=tune.RunConfig(
+            name=session.name,
+            storage_path=str(session.parent),
+            callbacks=[StudyCallback(recorder, should_stop)],
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, slots: Slots) -> Any:
+    """The trainable with what all trials share; the arrays go to the object store, one copy a node."""
+    with_data = tune.with_parameters(
+        TrialTrainable,
+        train=shared_arrays(data.train),
+        validation=shared_arrays(data.validation),
+        vocabulary_size=data.vocabulary_size,
+        documents=data.documents,
+        budget=budget,
+        threads=slots.threads,
+        device=experiment.resources.device,
+    )
+    return tune.with_resources(with_data, {"cpu": slots.cpu, "gpu": slots.gpu})

@@ -1,0 +1,304 @@
+"""Training one configuration: a generator of reports that knows nothing of tuning.
+
+    training = Training(config, sizes, data, budget, seed=0)
+    for report in training.run():
+        ...
+
+A step is a function of (parameters, state, step number, seed): masks and the data position derive from them, so
+a checkpoint is the tensors and a few numbers, and training goes on from it bit for bit (CPU, fp32, same threads).
+
+Shapes: T time steps, B streams, V symbols.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tune_rnn import evaluation, model, regularizers
+from tune_rnn.data import Batch, RandomWindows, Split, StreamWindows
+from tune_rnn.errors import TrialFailed
+from tune_rnn.optimization import Schedule, build_optimizer
+from tune_rnn.precision import autocast
+from tune_rnn.report import CHECKPOINT, Report, TrialBudget
+from tune_rnn.schema import TrialConfig
+
+CHECK_EVERY = 25
+"""Training steps between looks at the loss for divergence (a look makes a GPU wait)."""
+
+GRACE = 0.05
+"""Fraction of the budget during which a loss may be above twice the baseline."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a trial reads: vocabulary size and two splits. The test split is not among them."""
+
+    vocabulary_size: int
+    train: Split
+    validation: Split
+    documents: str
+
+    @property
+    def baseline_loss(self) -> float:
+        """Loss of the uniform distribution over the vocabulary, in nats."""
+        return math.log(self.vocabulary_size)
+
+
+class Training:
+    """One trial: parameters, optimizer, carried state and position; `run` yields its reports."""
+
+    def __init__(
+        self, config: TrialConfig, data: TrainingData, budget: TrialBudget, seed: int, device: str = "cpu"
+    ) -> None:
+        training = config.training
+        self.config, self.budget, self.seed = config, budget, seed
+        self.baseline_loss = data.baseline_loss
+        self.device = torch.device(device)
+        self.sizes = sizes_of(config, data.vocabulary_size)
+        self.windows = _training_windows(config, data, seed)
+        self.validation = evaluation.evaluation_windows(data.validation, data.documents)
+        self.predictions = data.train.predictions
+        self.parameters = self._initial_parameters()
+        self.dropout = regularizers.Dropout.of(config.regularizers)
+        self.total_steps = self._steps(budget.report_at[-1])
+        self.optimizer = build_optimizer(training.optimizer, list(self.parameters.values()), training.learning_rate)
+        self.schedule = Schedule(training.schedule, training.learning_rate, self.total_steps)
+        self.state = model.zero_state(self.sizes, training.batch_size, self.device)
+        self.best_parameters: model.Parameters = {}
+        self.best_loss = math.inf
+        self.best_step = self.step = self.tokens = self.reports = self.reports_without_improvement = 0
+
+    def run(self) -> Iterator[Report]:
+        """Train to the end of the budget; a report at each of its amounts.
+
+        Ends sooner when the trial diverges (a loss that is not finite, or above twice the uniform
+        distribution's after the first 5 % of the budget) or when `patience` reports in a row did not improve.
+        """
+        for spent in self.budget.report_at[self.reports :]:
+            report = self._iteration(spent)
+            self.reports += 1
+            yield report
+            if report.finished:
+                return
+
+    def _iteration(self, spent: float) -> Report:
+        """Train up to the amount `spent`, evaluate, report."""
+        started, tokens_before = time.perf_counter(), self.tokens
+        interval = _Interval(self.device)
+        loss, reason = math.nan, ""
+        while not reason and self.step < self._steps(spent):
+            interval.add(*self.train_step())
+            if self.step % CHECK_EVERY == 0:
+                reason = self._divergence(interval.recent_loss(), "training loss")
+        train_loss, gradient_norm = interval.means()
+        trained = time.perf_counter()
+        if not reason:
+            loss = self.evaluate()
+            reason = self._divergence(loss, "validation loss")
+        improved = not reason and self._compare(loss)
+        finished, reason = ("diverged", reason) if reason else self._ending(spent)
+        diverged = finished == "diverged"
+        return Report(
+            spent=spent,
+            tokens=self.tokens,
+            step=self.step,
+            train_loss=None if diverged else train_loss,
+            validation_loss=None if diverged else loss,
+            best_loss=self.best_loss if math.isfinite(self.best_loss) else None,
+            learning_rate=self.schedule.rate(max(0, self.step - 1)),
+            gradient_norm=gradient_norm if math.isfinite(gradient_norm) else None,
+            tokens_per_second=(self.tokens - tokens_before) / max(trained - started, 1e-9),
+            training_s=time.perf_counter() - started,
+            improved=improved,
+            finished=finished,
+            reason=reason,
+        )
+
+    def train_step(self) -> tuple[Tensor, Tensor]:
+        """Train on one window; returns its loss, and the gradient norm before clipping."""
+        strengths = self.config.regularizers
+        batch = self._next_batch()
+        inputs_TB, targets_TB, fresh_B = evaluation.to_tensors(batch, self.device)
+        generator = regularizers.generator_for(self.seed, self.step, self.device)
+        shape_TB = (inputs_TB.shape[0], inputs_TB.shape[1])
+        masks = regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator)
+        state = model.reset_state(self.state, fresh_B)
+        with autocast(self.device, self.config.training.precision):
+            logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB, masks)
+        loss = model.cross_entropy(logits_TBV, targets_TB)
+        total = loss
+        if strengths.l1 > 0 or strengths.l2 > 0:
+            weights = regularizers.penalised(self.parameters)
+            total = loss + regularizers.penalty(weights, strengths.l1, strengths.l2)
+        total.backward()  # type: ignore[no-untyped-call]
+        gradient_norm = self._update()
+        self.state = model.detach_state(state)
+        self.step += 1
+        self.tokens += batch.predictions
+        return loss.detach(), gradient_norm
+
+    def _update(self) -> Tensor:
+        """Clip, decay, step; returns the gradient norm before clipping."""
+        strengths, parameters = self.config.regularizers, list(self.parameters.values())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
+        learning_rate = self.schedule.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        with torch.no_grad():
+            regularizers.decay_weights(parameters, learning_rate, strengths.weight_decay)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return gradient_norm
+
+    def _next_batch(self) -> Batch:
+        if isinstance(self.windows, RandomWindows):
+            return self.windows.batch(self.step)
+        return self.windows.batch(self.step % len(self.windows))
+
+    def evaluate(self) -> float:
+        """Loss on the validation split, in nats per predicted symbol."""
+        return evaluation.evaluate(self.sizes, self.parameters, self.validation, self.config.training.precision)
+
+    def _divergence(self, loss: float, what: str) -> str:
+        """Why a loss means that the trial diverged; empty if it does not."""
+        if not math.isfinite(loss):
+            return f"{what} became {loss} at step {self.step}"
+        if self.step > GRACE * self.total_steps and loss > 2 * self.baseline_loss:
+            limit = 2 * self.baseline_loss
+            return f"{what} rose to {loss:.3f} at step {self.step}, above twice the uniform loss ({limit:.3f})"
+        return ""
+
+    def _compare(self, loss: float) -> bool:
+        """Keep the parameters of the lowest validation loss so far; whether this was it."""
+        improved = loss < self.best_loss
+        if improved:
+            self.best_loss, self.best_step = loss, self.step
+            self.best_parameters = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.reports_without_improvement = 0 if improved else self.reports_without_improvement + 1
+        self.schedule.observe(improved)
+        return improved
+
+    def _ending(self, spent: float) -> tuple[str, str]:
+        """Whether this report is the last one, and why."""
+        if spent == self.budget.report_at[-1]:
+            return "budget", "trained to the end of its budget"
+        patience = self.config.training.patience
+        if 0 < patience <= self.reports_without_improvement:
+            return "patience", f"no improvement in {patience} reports"
+        return "", ""
+
+    def _steps(self, amount: float) -> int:
+        """Training steps that an amount of the budget buys, at least one."""
+        passes = amount if self.budget.unit == "epochs" else amount / self.predictions
+        return max(1, round(passes * len(self.windows)))
+
+    def _initial_parameters(self) -> model.Parameters:
+        initial = model.initialise(self.sizes, torch.Generator().manual_seed(self.seed))
+        parameters = model.to_device(initial, self.device)
+        for parameter in parameters.values():
+            parameter.requires_grad_()
+        return parameters
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `run` needs to go on from the last report, as tensors and plain values."""
+        current = {name: value.detach() for name, value in self.parameters.items()}
+        return {
+            "parameters": current,
+            "best_parameters": None if self.best_step == self.step else self.best_parameters,
+            "optimizer": self.optimizer.state_dict(),
+            "state": self.state,
+            "schedule_scale": self.schedule.scale,
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what `state_dict` of a training with the same configuration, data and seed returned."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(saved["parameters"][name])
+        best = best_parameters(saved)
+        self.best_parameters = {name: value.to(self.device, copy=True) for name, value in best.items()}
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in saved["state"])
+        self.schedule.scale = saved["schedule_scale"]
+        for name in _COUNTERS:
+            setattr(self, name, saved[name])
+
+
+_COUNTERS = ("best_loss", "best_step", "step", "tokens", "reports", "reports_without_improvement")
+
+
+def save(training: Training, directory: Path) -> None:
+    """Write a training's state into a checkpoint directory; TrialFailed where the disk is full."""
+    try:
+        torch.save(training.state_dict(), directory / CHECKPOINT)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        if getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error):
+            raise TrialFailed(f"no space left on the disk for a checkpoint in {directory}") from error
+        raise
+
+
+def load(training: Training, directory: Path) -> None:
+    """Take over the state that `save` wrote. Only tensors and plain values are read, nothing is executed."""
+    training.load_state_dict(torch.load(directory / CHECKPOINT, map_location="cpu", weights_only=True))
+
+
+def best_parameters(saved: dict[str, Any]) -> model.Parameters:
+    """The parameters of the lowest validation loss in a `state_dict`, which may be the current ones."""
+    best: model.Parameters = saved["parameters"] if saved["best_parameters"] is None else saved["best_parameters"]
+    return best
+
+
+def sizes_of(config: TrialConfig, vocabulary_size: int) -> model.Sizes:
+    """The model sizes of a configuration."""
+    section = config.model
+    return model.Sizes.of(
+        vocabulary_size,
+        cell=section.cell,
+        embedding_size=section.embedding_size,
+        hidden_size=section.hidden_size,
+        layers=section.layers,
+        tied=section.tied,
+    )
+
+
+def _training_windows(config: TrialConfig, data: TrainingData, seed: int) -> StreamWindows | RandomWindows:
+    training = config.training
+    if training.windows == "random":
+        return RandomWindows(data.train, training.batch_size, training.sequence_length, data.documents, seed=seed)
+    return StreamWindows(data.train, training.batch_size, training.sequence_length, data.documents)
+
+
+class _Interval:
+    """Sums of loss and gradient norm since the last report, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.looked_at = self.sums.clone()
+        self.steps = self.steps_looked_at = 0
+
+    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        self.sums += torch.stack((loss, gradient_norm))
+        self.steps += 1
+
+    def recent_loss(self) -> float:
+        """Mean loss since the last call."""
+        steps = self.steps - self.steps_looked_at
+        mean = float((self.sums - self.looked_at)[0]) / steps
+        self.looked_at, self.steps_looked_at = self.sums.clone(), self.steps
+        return mean
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and mean gradient norm since the last report."""
+        loss, gradient_norm = (self.sums / self.steps).tolist()
+        return loss, gradient_norm
