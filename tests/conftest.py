@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +31,36 @@ def data_sets() -> Path:
     if not directory:
         pytest.skip("TUNE_RNN_DATA names no folder of data sets")
     return Path(directory)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of about 30,000 characters, the same on every machine and in every Python."""
+    file = tmp_path_factory.mktemp("corpus") / "text.txt"
+    subjects, verbs = ("the cat", "a dog", "my aunt", "the old king"), ("sees", "hears", "follows", "forgets")
+    objects = ("the moon.", "a small house,", "her brother;", "nothing at all.", "the river and the sea.")
+    sentences = [
+        f"{subjects[n % 4]} {verbs[n * n % 4]} {objects[n * 7 % 5]}{chr(10) if n % 6 == 5 else ' '}"
+        for n in range(1000)
+    ]
+    file.write_text("".join(sentences), "utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As a trial with one processor has it, for tests that compare numbers bit for bit; it is also faster here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> Iterator[None]:
+    """Training in this process sets denormal numbers to zero for good, and Hypothesis cannot work without them."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)

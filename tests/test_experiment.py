@@ -126,7 +126,7 @@ def test_defaults() -> None:
 def test_reports_and_rungs_follow_the_budget(budget: dict[str, float], report_every: float) -> None:
     loaded = experiment(budget=budget)
     assert loaded.trial_config({}).training.report_every == report_every
-    assert loaded.scheduler.first_rung == report_every
+    assert (loaded.scheduler.first_rung, loaded.report_every) == (report_every, report_every)
     assert loaded.budget.amount == next(iter(budget.values()))
     assert "tokens" not in budget or type(loaded.budget.tokens) is int
 

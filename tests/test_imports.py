@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tune_rnn"
 
 TRAINING = (  # from data to a trained model; knows nothing of tuning
+    "checkpoint",
     "data",
     "evaluation",
     "exported",
@@ -23,7 +24,7 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "training",
 )
 # All that may import torch: neither the command line nor the configuration is among it, nor is the data.
-USES_TORCH = (*(part for part in TRAINING if part not in ("data", "report")), "results", "study")
+USES_TORCH = (*(part for part in TRAINING if part not in ("data", "report")), "checking", "results", "single", "study")
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,22 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration
-from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
+from tune_rnn.results.directory import check_storage
 from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData, sizes_of
 
+SHOWN_CHARACTERS = 10
 TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
 START_S = 10.0
@@ -38,7 +38,7 @@ def check(experiment: Experiment) -> str:
     estimate the time. Raises InputError for what `run` would refuse on this machine.
     """
     corpus = load_corpus(experiment.task, beside=experiment.beside)
-    _check_storage(experiment)
+    storage = check_storage(experiment.storage)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     slots = count_slots(experiment.resources, here)
     rows = [
@@ -47,32 +47,29 @@ def check(experiment: Experiment) -> str:
         ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
-        (
-            "slots",
-            f"{slots.count} at a time here, {'a GPU' if slots.gpu else f'{slots.cpu:g} processors'} each",
-        ),
+        ("slots", f"{slots.count} at a time here, {_share(slots)} each"),
         ("parameters", _parameter_range(experiment, corpus)),
         ("time", _time(experiment, corpus, slots)),
-        ("results", str(Path(experiment.storage).absolute() / experiment.name)),
+        ("results", str(storage / experiment.name)),
     ]
     return "\n".join([f"{experiment.name} would run:", *(f"  {title:<11} {text}" for title, text in rows)])
 
 
-def _check_storage(experiment: Experiment) -> None:
-    path = Path(experiment.storage).expanduser().absolute()
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        remedy = "Give a directory that you may write to: storage=PATH."
-        raise InputError("storage", f"cannot be written ({existing})", remedy, experiment.storage)
+def _share(slots: Slots) -> str:
+    if slots.gpu:
+        return "a GPU" if slots.gpu == 1 else f"{slots.gpu:g} of a GPU"
+    return f"{slots.cpu:g} processor{'s' * (slots.cpu != 1)}"
 
 
 def _data_rows(corpus: Corpus) -> Iterator[tuple[str, str]]:
     splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items() if split is not None)
     yield "corpus", f"{corpus.name}: {sizes} characters; {corpus.vocabulary.size} symbols"
-    unseen = [f"{count} in {name}" for name, count in corpus.unseen.items() if count]
-    if unseen:
-        yield "", f"characters never seen in training, read as <unk>: {', '.join(unseen)}"
+    if corpus.unseen:
+        shown = " ".join(repr(character) for character in list(corpus.unseen)[:SHOWN_CHARACTERS])
+        more = " …" if len(corpus.unseen) > SHOWN_CHARACTERS else ""
+        count = sum(corpus.unseen.values())
+        yield "", f"{count:,} characters of validation and test are not in train, and read as <unk>: {shown}{more}"
 
 
 def _planned(experiment: Experiment) -> str:

@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one model in this process, without Ray")
     _add_file(train, optional=True)
     train.add_argument("--from", dest="source", metavar="RUN[:TRIAL]", help="train a run's best, or named, trial again")
-    train.add_argument("--seed", type=int, help="the trial's seed (default: the trial's own, or the study's first)")
+    train.add_argument("--seed", type=_seed, help="the trial's seed (default: the trial's own, or the study's first)")
     train.set_defaults(command=_train)
 
     check = commands.add_parser("check", help="say what would run, and how long, without running it")
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument(
         "--temperature", type=float, default=0.8, help="0: the likeliest; higher: bolder (default: 0.8)"
     )
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
     sample.set_defaults(command=_sample)
     return parser
 
@@ -90,18 +90,24 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help="a running Ray cluster to use (default: RAY_ADDRESS, else a private Ray)")
 
 
+def _seed(text: str) -> int:
+    if text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, not {text}")
+
+
 def _run(options: argparse.Namespace) -> None:
     from tune_rnn.experiment import Experiment
     from tune_rnn.study import run
 
     experiment = Experiment.load(options.file, options.overrides)
-    print(run(experiment, options.address, started=_process_start()).text)
+    _print(run(experiment, options.address, started=_process_start()).text)
 
 
 def _resume(options: argparse.Namespace) -> None:
     from tune_rnn.study import resume
 
-    print(resume(options.run, options.overrides, options.address, started=_process_start()).text)
+    _print(resume(options.run, options.overrides, options.address, started=_process_start()).text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -117,14 +123,14 @@ def _train(options: argparse.Namespace) -> None:
         raise InputError("train", "nothing to train", "Give an experiment FILE, or --from RUN[:TRIAL].")
     else:
         experiment = Experiment.load(options.file, options.overrides)
-    print(train(experiment, seed, started=_process_start()).text)
+    _print(train(experiment, seed, started=_process_start()).text)
 
 
 def _check(options: argparse.Namespace) -> None:
     from tune_rnn.checking import check
     from tune_rnn.experiment import Experiment
 
-    print(check(Experiment.load(options.file, options.overrides)))
+    _print(check(Experiment.load(options.file, options.overrides)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -132,21 +138,28 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     result = evaluate_run(options.run, options.split)
     if options.json:
-        print(json.dumps(result))
+        _print(json.dumps(result))
         return
     loss, bits, count = result["loss"], result["bits_per_character"], result["predictions"]
-    print(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
+    _print(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
 
 
 def _sample(options: argparse.Namespace) -> None:
     if options.length < 1:
         raise InputError("--length", "must be at least 1", value=options.length)
-    if not options.temperature >= 0:
-        raise InputError("--temperature", "must be 0 or more", value=options.temperature)
     from tune_rnn.exported import load_model
+    from tune_rnn.precision import prepare_process
 
+    prepare_process(threads=1)  # one character at a time: more threads would only wait for each other
     model = load_model(options.run)
-    print(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
+    _print(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
+
+
+def _print(text: str) -> None:
+    """Print, also where the output's encoding lacks a character or its reader has gone away."""
+    from tune_rnn.display import Display
+
+    Display().say(text)
 
 
 def _process_start() -> float:

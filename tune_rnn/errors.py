@@ -64,3 +64,8 @@ class StudyInterrupted(TuneRnnError):
 
 class TrialFailed(TuneRnnError):
     """One trial cannot go on (no device, disk full, out of memory); the message is its reason."""
+
+
+def is_disk_full(error: BaseException | str) -> bool:
+    """Whether an error, or its text, is about a full disk, however deep other libraries have wrapped it."""
+    return "no space left" in str(error).lower()

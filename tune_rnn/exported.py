@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from tune_rnn import evaluation, model
 from tune_rnn.data import Split, Vocabulary
 from tune_rnn.errors import InputError
-from tune_rnn.precision import autocast
+from tune_rnn.precision import is_available
 
 FORMAT = 1
 
@@ -39,41 +39,46 @@ class TrainedModel:
     metadata: Mapping[str, Any]
 
     @property
-    def precision(self) -> str:
-        return str(self.metadata.get("precision", "fp32"))
+    def device(self) -> torch.device:
+        return self.parameters["embedding.weight"].device
 
     def evaluate(self, split: Split, documents: str = "separate") -> float:
-        """Loss in nats per predicted symbol by the protocol that the search used."""
+        """Loss in nats per predicted symbol by the protocol that the search used.
+
+        In the precision of the training where this device has it, else in fp32.
+        """
+        precision = str(self.metadata.get("precision", "fp32"))
+        if not is_available(precision, self.device, self.sizes.cell):
+            precision = "fp32"
         windows = evaluation.evaluation_windows(split, documents)
-        return evaluation.evaluate(self.sizes, self.parameters, windows, self.precision)
+        return evaluation.evaluate(self.sizes, self.parameters, windows, precision)
 
     @torch.no_grad()
     def sample(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
-        """`length` characters drawn after `prompt` (which is not repeated); temperature 0 takes the likeliest.
+        """`length` characters drawn in fp32 after `prompt` (which is not repeated); temperature 0 takes the likeliest.
 
         Unknown characters of the prompt are read as `<unk>`, which is never drawn. An empty prompt starts after a
-        line break. The same seed gives the same text.
+        line break. The same seed gives the same text. Raises InputError for a negative temperature.
         """
-        device = self.parameters["embedding.weight"].device
+        if not temperature >= 0:
+            raise InputError("temperature", "must be 0 or more", value=temperature)
         generator = torch.Generator().manual_seed(seed)
-        inputs_TB = torch.from_numpy(self.vocabulary.encode(prompt or "\n")).long().unsqueeze(1).to(device)
-        state = model.zero_state(self.sizes, 1, device)
+        inputs_TB = torch.from_numpy(self.vocabulary.encode(prompt or "\n")).long().unsqueeze(1).to(self.device)
+        state = model.zero_state(self.sizes, 1, self.device)
         drawn: list[int] = []
         for _ in range(length):
-            with autocast(device, self.precision):
-                logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB)
-            state = model.detach_state(state)
-            drawn.append(_draw(logits_TBV[-1, 0].float().cpu(), temperature, generator))
-            inputs_TB = torch.tensor([[drawn[-1]]], device=device)
+            logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB)
+            drawn.append(_draw(logits_TBV[-1, 0].cpu(), temperature, generator))
+            inputs_TB = torch.tensor([[drawn[-1]]], device=self.device)
         return self.vocabulary.decode(drawn)
 
 
 def _draw(logits_V: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
-    logits_V[0] = -torch.inf  # never <unk>
+    known = logits_V[1:].double()  # never <unk>, which is symbol 0
     if temperature == 0:
-        return int(logits_V.argmax())
-    probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
-    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+        return 1 + int(known.argmax())
+    probabilities = torch.softmax((known - known.max()) / temperature, dim=-1)  # no overflow near temperature 0
+    return 1 + int(torch.multinomial(probabilities, 1, generator=generator))
 
 
 def export(
@@ -103,7 +108,7 @@ def export(
 def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     """The model of a run directory, or of a `best/` directory itself.
 
-    Raises InputError where there is none or its files are damaged.
+    Raises InputError where there is none, or its files are damaged or do not belong together.
     """
     directory = Path(path)
     if not (directory / "config.json").is_file():
@@ -112,14 +117,23 @@ def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
         remedy = "Give a run directory that has best/, or best/ itself."
         raise InputError(str(path), "holds no exported model", remedy)
     try:
-        config = json.loads((directory / "config.json").read_text("utf-8"))
+        config = dict(json.loads((directory / "config.json").read_text("utf-8")))
         if config.pop("format") != FORMAT:
             raise InputError(str(directory / "config.json"), f"is not of format {FORMAT}", "Update tune_rnn.")
         raw = config.pop("sizes")
         sizes = model.Sizes(**raw | {"hidden": tuple(raw["hidden"])})
         vocabulary = Vocabulary.from_json((directory / "vocabulary.json").read_text("utf-8"))
-        parameters = model.to_device(load_file(directory / "model.safetensors"), torch.device(device))
+        parameters = load_file(directory / "model.safetensors")
+        _check_sizes(sizes, parameters, vocabulary)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         remedy = "Export it again with `tune-rnn resume`, or copy the whole directory."
         raise InputError(str(directory), f"is not a complete model directory ({error})", remedy) from error
-    return TrainedModel(sizes, parameters, vocabulary, config)
+    return TrainedModel(sizes, model.to_device(parameters, torch.device(device)), vocabulary, config)
+
+
+def _check_sizes(sizes: model.Sizes, parameters: model.Parameters, vocabulary: Vocabulary) -> None:
+    """Raise ValueError where the three files are not of one model."""
+    if {name: tuple(value.shape) for name, value in parameters.items()} != model.shapes(sizes):
+        raise ValueError("model.safetensors has other sizes than config.json says")
+    if vocabulary.size != sizes.vocabulary:
+        raise ValueError(f"vocabulary.json has {vocabulary.size} symbols, config.json says {sizes.vocabulary}")

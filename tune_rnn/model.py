@@ -49,46 +49,45 @@ class Sizes:
         return (self.embedding, *self.hidden[:-1])
 
 
+def shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter, by name; nothing is allocated."""
+    named: dict[str, tuple[int, ...]] = {"embedding.weight": (sizes.vocabulary, sizes.embedding)}
+    for layer, (inputs, hidden) in enumerate(zip(sizes.inputs, sizes.hidden, strict=True)):
+        rows = GATES[sizes.cell] * hidden
+        named[f"layer{layer}.weight_input"] = (rows, inputs)
+        named[f"layer{layer}.weight_hidden"] = (rows, hidden)
+        named[f"layer{layer}.bias_input"] = named[f"layer{layer}.bias_hidden"] = (rows,)
+    if not sizes.tied:
+        named["decoder.weight"] = (sizes.vocabulary, sizes.hidden[-1])
+    named["decoder.bias"] = (sizes.vocabulary,)
+    return named
+
+
+def count_parameters(sizes: Sizes) -> int:
+    """Trainable numbers of a model of these sizes."""
+    return sum(math.prod(shape) for shape in shapes(sizes).values())
+
+
 def initialise(sizes: Sizes, generator: torch.Generator) -> Parameters:
     """New parameters by name, on the CPU.
 
     Embedding and decoder: uniform in ±0.1. Input-to-hidden: Glorot uniform for each gate. Hidden-to-hidden:
     orthogonal for each gate (Saxe et al. 2014). Biases 0, but `FORGET_BIAS` for an LSTM's forget gate.
     """
-    parameters = {"embedding.weight": _uniform((sizes.vocabulary, sizes.embedding), 0.1, generator)}
-    for layer, (inputs, hidden) in enumerate(zip(sizes.inputs, sizes.hidden, strict=True)):
-        gates = GATES[sizes.cell]
-        bound = math.sqrt(6 / (inputs + hidden))
-        bias = torch.zeros(gates * hidden)
-        if sizes.cell == "lstm":
-            bias[hidden : 2 * hidden] = FORGET_BIAS
-        parameters[f"layer{layer}.weight_input"] = _uniform((gates * hidden, inputs), bound, generator)
-        parameters[f"layer{layer}.weight_hidden"] = _orthogonal(gates, hidden, generator)
-        parameters[f"layer{layer}.bias_input"] = bias
-        parameters[f"layer{layer}.bias_hidden"] = torch.zeros(gates * hidden)
-    if not sizes.tied:
-        parameters["decoder.weight"] = _uniform((sizes.vocabulary, sizes.hidden[-1]), 0.1, generator)
-    parameters["decoder.bias"] = torch.zeros(sizes.vocabulary)
+    gates = GATES[sizes.cell]
+    parameters = {name: torch.zeros(shape) for name, shape in shapes(sizes).items()}
+    for name, value in parameters.items():
+        if name in ("embedding.weight", "decoder.weight"):
+            value.uniform_(-0.1, 0.1, generator=generator)
+        elif name.endswith("weight_input"):
+            bound = math.sqrt(6 / (value.shape[1] + value.shape[0] // gates))
+            value.uniform_(-bound, bound, generator=generator)
+        elif name.endswith("weight_hidden"):
+            for gate in value.chunk(gates):
+                torch.nn.init.orthogonal_(gate, generator=generator)
+        elif name.endswith("bias_input") and sizes.cell == "lstm":
+            value.chunk(gates)[1].fill_(FORGET_BIAS)
     return parameters
-
-
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
-def _orthogonal(gates: int, hidden: int, generator: torch.Generator) -> Tensor:
-    squares = [torch.empty(hidden, hidden) for _ in range(gates)]
-    return torch.cat([torch.nn.init.orthogonal_(square, generator=generator) for square in squares])
-
-
-def count_parameters(sizes: Sizes) -> int:
-    """Trainable numbers of a model of these sizes; nothing is allocated."""
-    recurrent = sum(
-        GATES[sizes.cell] * hidden * (inputs + hidden + 2)
-        for inputs, hidden in zip(sizes.inputs, sizes.hidden, strict=True)
-    )
-    decoder = sizes.vocabulary * (1 if sizes.tied else 1 + sizes.hidden[-1])
-    return sizes.vocabulary * sizes.embedding + recurrent + decoder
 
 
 def zero_state(sizes: Sizes, streams: int, device: torch.device | None = None) -> State:

@@ -27,6 +27,11 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
+def is_available(precision: str, device: torch.device, cell: str) -> bool:
+    """Whether a cell can train with `precision` here: oneDNN, for one, has no bf16 on many a processor."""
+    return precision != "bf16" or _step_seconds(precision, device, cell, repeats=1) is not None
+
+
 def resolve_precision(precision: str, device: torch.device, cell: str) -> str:
     """`auto` becomes "bf16" where a small model trains faster with it than in fp32, else "fp32"."""
     if precision != "auto":
@@ -37,24 +42,28 @@ def resolve_precision(precision: str, device: torch.device, cell: str) -> str:
 
 def _step_seconds(precision: str, device: torch.device, cell: str, repeats: int = 5) -> float | None:
     """Fastest of a few forward and backward passes; None where the hardware cannot do it."""
+    try:
+        with torch.enable_grad():
+            return min(_time_steps(precision, device, cell, repeats))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # oneDNN refuses bf16 on a processor without it
+        return None
+
+
+def _time_steps(precision: str, device: torch.device, cell: str, repeats: int) -> Iterator[float]:
     sizes = model.Sizes(cell, vocabulary=64, embedding=64, hidden=(128, 128))
     parameters = model.to_device(model.initialise(sizes, torch.Generator().manual_seed(0)), device)
     for parameter in parameters.values():
         parameter.requires_grad_()
     state = model.zero_state(sizes, 32, device)
     inputs_TB = torch.zeros(32, 32, dtype=torch.long, device=device)
-    fastest = None
     for _ in range(repeats):
         started = time.perf_counter()
-        try:
-            with autocast(device, precision):
-                logits_TBV, after = model.forward(sizes, parameters, state, inputs_TB)
-            loss = model.cross_entropy(logits_TBV, inputs_TB)
-            loss.backward()  # type: ignore[no-untyped-call]
-            loss.item()  # waits for a GPU
-        except RuntimeError:  # oneDNN refuses bf16 on a processor without it
-            return None
+        with autocast(device, precision):
+            logits_TBV, after = model.forward(sizes, parameters, state, inputs_TB)
+        loss = model.cross_entropy(logits_TBV, inputs_TB)
+        loss.backward()  # type: ignore[no-untyped-call]
+        loss.item()  # waits for a GPU
         state = model.detach_state(after)
-        seconds = time.perf_counter() - started
-        fastest = seconds if fastest is None else min(fastest, seconds)
-    return fastest
+        yield time.perf_counter() - started

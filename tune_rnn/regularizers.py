@@ -63,8 +63,8 @@ def draw_masks(
 
 
 def _mask(shape: tuple[int, ...], rate: float, generator: torch.Generator) -> Tensor:
-    empty = torch.empty(shape, device=generator.device)
-    return empty.bernoulli_(1 - rate, generator=generator).mul_(1 / (1 - rate))
+    uniform = torch.empty(shape, device=generator.device).uniform_(generator=generator)
+    return uniform.lt_(1 - rate).mul_(1 / (1 - rate))  # on a CPU twice as fast as bernoulli_
 
 
 def penalised(parameters: Mapping[str, Tensor]) -> list[Tensor]:

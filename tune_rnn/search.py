@@ -117,18 +117,18 @@ class HyperOptSearcher:
             [number], self._domain, self._trials, seed, n_startup_jobs=self.startup, verbose=False
         )
         values = documents[0]["misc"]["vals"]
-        point = {label: float(drawn[0]) for label, drawn in values.items() if len(drawn)}
+        point = {label: np.asarray(drawn[0]).item() for label, drawn in values.items() if len(drawn)}
         return Proposal(self._assignment(point), point)
 
     def observe(self, proposal: Proposal, number: int, score: float) -> None:
-        labels = list(self._domain.params)
-        values = {label: [proposal.point[label]] if label in proposal.point else [] for label in labels}
+        point = proposal.point
+        values = {label: [point[label]] if label in point else [] for label in self._domain.params}
         misc = {
             "tid": number,
             "cmd": self._domain.cmd,
             "workdir": None,
             "idxs": {label: [number] * len(drawn) for label, drawn in values.items()},
-            "vals": {label: self._typed(label, drawn) for label, drawn in values.items()},
+            "vals": values,
         }
         result = {"status": self._hyperopt.STATUS_OK, "loss": score}
         documents = self._trials.new_trial_docs([number], [None], [result], [misc])
@@ -156,15 +156,11 @@ class HyperOptSearcher:
         """Values of a point: the shared parameters' and those of the branch it took."""
         assignment = {key: _value(distribution, point[key]) for key, distribution in self.space.shared.items()}
         if self.branches:
-            branch = self.branches[int(point[self.BRANCH])]
+            branch = self.branches[int(point[self.BRANCH])]  # an index, as those of all choices
             for key, distribution in self.space.branches[branch].items():
                 assignment[key] = _value(distribution, point[_label(branch, key)])
             assignment[self.BRANCH] = branch
         return assignment
-
-    def _typed(self, label: str, drawn: list[float]) -> list[float]:
-        """Category indices as the integers that HyperOpt counts; JSON made them floats."""
-        return [int(value) for value in drawn] if self._domain.params[label].name == "randint" else drawn
 
 
 def _label(branch: str, key: str) -> str:

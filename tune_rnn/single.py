@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from tune_rnn.checkpoint import save
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
@@ -18,11 +20,11 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget
 from tune_rnn.results import directory
-from tune_rnn.results.journal import Journal, outcome_of
+from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result, conclude
 from tune_rnn.search import Proposal, trial_seed
-from tune_rnn.training import Training, TrainingData, save
+from tune_rnn.training import Training, TrainingData
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,19 @@ class Rerun:
         if trial is None:
             there = f"It has trials 0 to {len(journal.trials) - 1}." if journal.trials else "It has none."
             raise InputError(where, "the run has no such trial" if number else "the run has no best trial", there)
-        experiment = Experiment.load(run.experiment).replace(
-            "name", f"{run.path.name}-{directory.trial_name(trial.number)}"
-        )
+        experiment = Experiment.load(run.experiment).replace("name", _name_of(run, trial.number))
         assignment = dict(trial.proposal.assignment)
         if "one_of" in assignment:
             experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
         for key, value in assignment.items():
             experiment = experiment.replace(key, value)
         return cls(experiment.with_overrides(overrides), trial.seed)
+
+
+def _name_of(run: directory.RunDirectory, number: int) -> str:
+    """A name for a trial's new run; people rename directories to what is no name."""
+    allowed = re.sub(r"[^A-Za-z0-9._-]", "-", run.path.name)
+    return f"{allowed[:80]}-{directory.trial_name(number)}"
 
 
 def train(
@@ -85,7 +91,7 @@ def train(
     training = Training(config, data, TrialBudget.of(experiment), seed, device)
     run = directory.create(experiment.storage, experiment.name)
     with directory.locked(run):
-        directory.write_atomically(run.experiment, experiment.to_yaml())
+        directory.write_experiment(run, experiment)
         journal = Journal(run.journal)
         journal.open_session(corpus.sha256)
         plan = Plan(1, threads, device, 1, experiment.budget.amount)
@@ -113,7 +119,7 @@ def _train(training: Training, recorder: Recorder) -> str:
             recorder.reported(0, report)
             _checkpoint(training, recorder)
             recorder.tick()
-        recorder.ended(0, *outcome_of(report))
+        recorder.ended(0)
     except KeyboardInterrupt:
         return "interrupted"
     finally:

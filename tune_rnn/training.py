@@ -12,12 +12,10 @@ Shapes: T time steps, B streams, V symbols.
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,8 +25,8 @@ from tune_rnn import evaluation, model, regularizers
 from tune_rnn.data import Batch, RandomWindows, Split, StreamWindows
 from tune_rnn.errors import TrialFailed
 from tune_rnn.optimization import Schedule, build_optimizer
-from tune_rnn.precision import autocast
-from tune_rnn.report import CHECKPOINT, Report, TrialBudget
+from tune_rnn.precision import autocast, is_available
+from tune_rnn.report import Report, TrialBudget
 from tune_rnn.schema import TrialConfig
 
 CHECK_EVERY = 25
@@ -63,6 +61,9 @@ class Training:
         self.config, self.budget, self.seed = config, budget, seed
         self.baseline_loss = data.baseline_loss
         self.device = torch.device(device)
+        if not is_available(training.precision, self.device, config.model.cell):
+            hint = "Set training.precision: auto."
+            raise TrialFailed(f"cell {config.model.cell} cannot train with bf16 on this {self.device.type}. {hint}")
         self.sizes = sizes_of(config, data.vocabulary_size)
         self.windows = _training_windows(config, data, seed)
         self.validation = evaluation.evaluation_windows(data.validation, data.documents)
@@ -114,8 +115,8 @@ class Training:
             train_loss=None if diverged else train_loss,
             validation_loss=None if diverged else loss,
             best_loss=self.best_loss if math.isfinite(self.best_loss) else None,
-            learning_rate=self.schedule.rate(max(0, self.step - 1)),
-            gradient_norm=gradient_norm if math.isfinite(gradient_norm) else None,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=gradient_norm,
             tokens_per_second=(self.tokens - tokens_before) / max(trained - started, 1e-9),
             training_s=time.perf_counter() - started,
             improved=improved,
@@ -226,7 +227,7 @@ class Training:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(saved["parameters"][name])
-        best = best_parameters(saved)
+        best = saved["parameters"] if saved["best_parameters"] is None else saved["best_parameters"]
         self.best_parameters = {name: value.to(self.device, copy=True) for name, value in best.items()}
         self.optimizer.load_state_dict(saved["optimizer"])
         self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in saved["state"])
@@ -236,27 +237,6 @@ class Training:
 
 
 _COUNTERS = ("best_loss", "best_step", "step", "tokens", "reports", "reports_without_improvement")
-
-
-def save(training: Training, directory: Path) -> None:
-    """Write a training's state into a checkpoint directory; TrialFailed where the disk is full."""
-    try:
-        torch.save(training.state_dict(), directory / CHECKPOINT)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        if getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error):
-            raise TrialFailed(f"no space left on the disk for a checkpoint in {directory}") from error
-        raise
-
-
-def load(training: Training, directory: Path) -> None:
-    """Take over the state that `save` wrote. Only tensors and plain values are read, nothing is executed."""
-    training.load_state_dict(torch.load(directory / CHECKPOINT, map_location="cpu", weights_only=True))
-
-
-def best_parameters(saved: dict[str, Any]) -> model.Parameters:
-    """The parameters of the lowest validation loss in a `state_dict`, which may be the current ones."""
-    best: model.Parameters = saved["parameters"] if saved["best_parameters"] is None else saved["best_parameters"]
-    return best
 
 
 def sizes_of(config: TrialConfig, vocabulary_size: int) -> model.Sizes:
@@ -298,7 +278,11 @@ class _Interval:
         self.looked_at, self.steps_looked_at = self.sums.clone(), self.steps
         return mean
 
-    def means(self) -> tuple[float, float]:
-        """Mean loss and mean gradient norm since the last report."""
+    def means(self) -> tuple[float | None, float | None]:
+        """Mean loss and mean gradient norm since the last report; None without a step or a finite mean."""
         loss, gradient_norm = (self.sums / self.steps).tolist()
-        return loss, gradient_norm
+        return _finite(loss), _finite(gradient_norm)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

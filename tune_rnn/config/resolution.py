@@ -14,6 +14,8 @@ from tune_rnn.errors import InputError
 from tune_rnn.schema import Budget, Scheduler, StudyConfig, TrialConfig, flatten
 from tune_rnn.space import Space
 
+REPORTS_LIMIT = 10_000  # of one trial
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -88,17 +90,20 @@ def _default_report_every(budget: Budget) -> float:
 
 
 def _check_reports(budget: Budget, report_every: float, scheduler: Scheduler) -> None:
-    """Refuse reports beyond the budget, and rungs where no trial reports: they would compare nothing."""
-    limit = f"must not be more than budget.{budget.unit}, {budget.amount:,.10g}"
-    if report_every > budget.amount:
-        raise InputError("training.report_every", limit, "Lower it, or raise the budget.", report_every)
-    rung = scheduler.first_rung or report_every
-    if scheduler.algorithm == "asha" and rung > budget.amount:
+    """Refuse reports and rungs beyond the budget, and those so frequent that they were meant in the other unit."""
+    _check_amount("training.report_every", report_every, budget, "Lower it, or raise the budget.")
+    if scheduler.algorithm == "asha":
         remedy = "Lower it, raise the budget, or write scheduler.algorithm: none."
-        raise InputError("scheduler.first_rung", limit, remedy, rung)
-    if scheduler.algorithm == "asha" and rung < report_every:
-        rule = f"must not be less than training.report_every, {report_every:,.10g}"
-        raise InputError("scheduler.first_rung", rule, "Raise it, or lower training.report_every.", rung)
+        _check_amount("scheduler.first_rung", scheduler.first_rung or report_every, budget, remedy)
+
+
+def _check_amount(key: str, amount: float, budget: Budget, remedy: str) -> None:
+    whole = f"budget.{budget.unit}, {budget.amount:,.10g}"
+    if amount > budget.amount:
+        raise InputError(key, f"must not be more than {whole}", remedy, amount)
+    if amount < budget.amount / REPORTS_LIMIT:
+        rule = f"must be at least 1/{REPORTS_LIMIT:,} of {whole}"
+        raise InputError(key, rule, f"Write it in the budget's unit, {budget.unit}.", amount)
 
 
 def _check_end(study: StudyConfig, space: Space) -> None:

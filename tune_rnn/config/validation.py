@@ -115,7 +115,7 @@ def _one_of_these(key: str, value: Any, allowed: Sequence[str]) -> tuple[str, st
     rule = f"must be one of {', '.join(allowed)}" if len(allowed) > 1 else f"must be {allowed[0]}"
     if isinstance(value, bool):
         return rule, _quote(value)
-    near = difflib.get_close_matches(str(value), allowed, n=1)
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.7)  # gpu is not near cpu
     return rule, f"Did you mean {near[0]}?" if near else _example(key)
 
 
@@ -128,7 +128,8 @@ def _other_type(kind: str, key: str, value: Any) -> str:
 def _example(key: str, how: str = "") -> str:
     if key.startswith("regularizers.") and _examples()[key] == 0:
         return "0 switches it off."
-    return f"Write {how}for example {_leaf(key)}: {json.dumps(_examples()[key])}."
+    example = _examples()[key]
+    return f"Write {how}for example {_leaf(key)}: {example if isinstance(example, str) else json.dumps(example)}."
 
 
 @functools.cache
@@ -138,13 +139,13 @@ def _examples() -> dict[str, Any]:
     study = StudyConfig(name="my-study", budget=budget, resources=Resources(use=Use(cpu=8, gpu=2)))
     examples = {**flatten(TrialConfig().to_dict()), **flatten(study.model_dump(mode="json"))}
     own = {"budget.tokens": 2_000_000, "training.report_every": 1, "scheduler.first_rung": 1}
-    return {**dict.fromkeys(known_keys(), {}), **examples, **own}
+    return {**{key: {} for key in known_keys()}, **examples, **own}
 
 
 def _meant(key: str, value: Any) -> str:
     """Guess from a value of the wrong type what was meant, whatever the right type is."""
     if value is None:
-        return "Write a value, or remove the key to get its default."
+        return "Write a value, or remove the key."
     if isinstance(value, list) and key.startswith(SEARCHED):
         return f"To search over these values write {_leaf(key)}: {{choice: {value}}}."
     return ""

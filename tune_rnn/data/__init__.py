@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tune_rnn.data.corpora import CORPORA
 from tune_rnn.data.corpus import Corpus, load_corpus
+from tune_rnn.data.sources import absolute_paths
 from tune_rnn.data.tokens import Split
 from tune_rnn.data.vocabulary import Vocabulary
 from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
@@ -17,5 +18,6 @@ __all__ = [
     "Split",
     "StreamWindows",
     "Vocabulary",
+    "absolute_paths",
     "load_corpus",
 ]

@@ -34,6 +34,20 @@ def recipe_of(task: Any, beside: Path | None, cache: Path) -> Recipe:
     return Recipe(name, groups, _fractions(task.split, name, len(groups) > 1), task.documents == "joined")
 
 
+def absolute_paths(task: Any, beside: Path | None) -> dict[str, str | list[str]]:
+    """Return what `task` gives as paths, by dotted key, with each path absolute."""
+    keys = {"task.corpus": task.corpus}
+    if task.files is not None:
+        keys |= {f"task.files.{name}": getattr(task.files, name) for name in SPLITS}
+    found: dict[str, str | list[str]] = {}
+    for key, given in keys.items():
+        if isinstance(given, str) and not (key == "task.corpus" and given in CORPORA):
+            found[key] = str(_existing(given, key, beside).absolute())
+        elif given is not None and not isinstance(given, str):
+            found[key] = [str(_existing(path, key, beside).absolute()) for path in given]
+    return found
+
+
 def _groups_of_files(files: Any, beside: Path | None) -> tuple[str, tuple[tuple[Source, ...], ...]]:
     given = dict(files) if isinstance(files, Mapping) else {name: getattr(files, name) for name in SPLITS}
     for name in ("train", "validation"):

@@ -71,15 +71,14 @@ class BestKeeper:
         self._running = self._thread.submit(self._export, trial, content)
 
     def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
-        import torch
-
+        from tune_rnn.checkpoint import best_parameters
         from tune_rnn.exported import export, load_model
-        from tune_rnn.training import best_parameters, sizes_of
+        from tune_rnn.training import sizes_of
 
-        saved = torch.load(io.BytesIO(checkpoint), map_location="cpu", weights_only=True)
+        parameters = best_parameters(io.BytesIO(checkpoint))
         sizes = sizes_of(TrialConfig.model_validate(trial.config), self.corpus.vocabulary.size)
         metadata = self._metadata(trial)
-        export(self.directory, sizes, best_parameters(saved), self.corpus.vocabulary, metadata)
+        export(self.directory, sizes, parameters, self.corpus.vocabulary, metadata)
         text = load_model(self.directory).sample(length=SAMPLE_LENGTH, temperature=0.8, seed=trial.seed)
         return Sample(trial.number, metadata["metrics"]["tokens"], text)
 

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import psutil
 
+from tune_rnn.data import absolute_paths
 from tune_rnn.errors import InputError
+from tune_rnn.experiment import Experiment
+
+CLOCK_S = 5.0
+"""Start times of one process may differ by this much: they move when the clock is set."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def trial_name(number: int) -> str:
 
 def create(storage: str, name: str) -> RunDirectory:
     """Make `<storage>/<name>`, or `<name>-2`, `-3` … where that exists: nothing is ever overwritten."""
-    root = Path(storage).expanduser().absolute()
+    root = check_storage(storage)
     try:
         root.mkdir(parents=True, exist_ok=True)
         number = 1
@@ -74,8 +79,26 @@ def create(storage: str, name: str) -> RunDirectory:
                 return RunDirectory(path)
             number += 1
     except OSError as error:
-        remedy = "Give a directory that you may write to: storage=PATH."
-        raise InputError("storage", f"cannot be written ({error.strerror})", remedy, storage) from error
+        raise _unwritable(storage, error.strerror or str(error)) from error
+
+
+def check_storage(storage: str) -> Path:
+    """The directory that `storage` means, which need not exist yet; refuses one that cannot be written."""
+    try:
+        root = Path(storage).expanduser().absolute()
+    except RuntimeError as error:  # ~somebody
+        raise _unwritable(storage, "there is no such user") from error
+    existing = next(folder for folder in (root, *root.parents) if os.path.exists(folder))
+    if not existing.is_dir():
+        raise _unwritable(storage, f"{existing} is not a directory")
+    if not os.access(existing, os.W_OK):
+        raise _unwritable(storage, f"no permission to write in {existing}")
+    return root
+
+
+def _unwritable(storage: str, reason: str) -> InputError:
+    remedy = "Give a directory that you may write to: storage=PATH."
+    return InputError("storage", f"cannot be written ({reason})", remedy, storage)
 
 
 def open_run(path: str | Path) -> RunDirectory:
@@ -104,6 +127,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
         except FileExistsError:
             _refuse_if_alive(lock)
             lock.unlink(missing_ok=True)
+        except OSError as error:
+            remedy = "Make it writable, or copy it to where you may write."
+            raise InputError(str(run.path), f"cannot be written ({error.strerror})", remedy) from error
     try:
         yield
     finally:
@@ -119,7 +145,8 @@ def _refuse_if_alive(lock: Path) -> None:
     if host != socket.gethostname():
         remedy = f"If that process is gone, delete {lock}."
         raise InputError(str(lock.parent), f"is in use by process {pid} on {host}", remedy)
-    if _started(pid) == started:
+    alive_since = _started(pid)
+    if alive_since is not None and abs(alive_since - started) < CLOCK_S:
         raise InputError(str(lock.parent), f"is in use by process {pid} on this host", "Wait for it, or stop it.")
 
 
@@ -130,6 +157,13 @@ def _started(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 1)
     except psutil.NoSuchProcess:
         return None
+
+
+def write_experiment(run: RunDirectory, experiment: Experiment) -> None:
+    """Write `experiment.yaml`, with absolute paths of the data: the run finds it wherever it is read from."""
+    for key, paths in absolute_paths(experiment.task, experiment.beside).items():
+        experiment = experiment.replace(key, paths)
+    write_atomically(run.experiment, experiment.to_yaml())
 
 
 def write_atomically(path: Path, text: str) -> None:

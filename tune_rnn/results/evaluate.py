@@ -13,9 +13,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.exported import load_model
 from tune_rnn.precision import prepare_process
 from tune_rnn.report import bits
-from tune_rnn.results.directory import open_run
-
-SPLITS = ("train", "validation", "test")
+from tune_rnn.results.directory import RunDirectory, open_run
 
 
 def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
@@ -38,7 +36,7 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
     if split == "test":
         data = corpus.test
     if data is None:
-        raise InputError("--split", "this corpus has no test split", "See task.split and task.files.", split)
+        raise InputError("--split", f"this corpus has no {split} split", "See task.split and task.files.", split)
     loss = trained.evaluate(data, experiment.task.documents)
     result = {
         "run": str(run.path),
@@ -48,9 +46,19 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
         "predictions": data.predictions,
     }
     if split == "test":
-        with open(run.test_log, "a", encoding="utf-8") as log:
-            log.write(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | result) + "\n")
+        _log(run, result)
     return result
+
+
+def _log(run: RunDirectory, result: dict[str, Any]) -> None:
+    """Add a look at the test split to the run's log; without that there is no look."""
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | result)
+    try:
+        with open(run.test_log, "a", encoding="utf-8") as log:
+            log.write(line + "\n")
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror}), and each look at the test split is logged there"
+        raise InputError(str(run.test_log), rule, "Make the run writable.") from error
 
 
 def _gpu_or_cpu() -> str:

@@ -59,7 +59,10 @@ class Journal:
             self._read()
 
     def open_session(self, data_sha256: str) -> None:
-        """Begin a session; trials that have not ended, or failed, return to their last checkpoint."""
+        """Begin a session; trials that have not ended, or failed, return to their last checkpoint.
+
+        If that is a trial's last one, the trial has ended.
+        """
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
             self._append_text("\n")  # after a line that a crash cut off
         self._append({"event": "session", "data_sha256": data_sha256})
@@ -121,7 +124,7 @@ class Journal:
             file.write(text)
 
     def _read(self) -> None:
-        for line in self.path.read_text("utf-8", errors="replace").splitlines():
+        for line in self.path.read_text("utf-8", errors="replace").split("\n"):  # splitlines() also splits at U+2028
             try:
                 event = json.loads(line)
             except ValueError:
@@ -154,12 +157,14 @@ class Journal:
         for trial in self.unfinished:
             del trial.reports[trial.checkpoint_reports :]
             trial.outcome = trial.reason = ""
+            if trial.reports and trial.reports[-1].finished:  # the crash came before its end was written
+                trial.outcome, trial.reason = outcome_of(trial.reports[-1], unit="")
 
 
-def outcome_of(last: Report) -> tuple[str, str]:
+def outcome_of(last: Report, unit: str) -> tuple[str, str]:
     """How a trial ended and why, from its last report: what it did not decide itself, the scheduler did."""
     if last.finished == "diverged":
         return "diverged", last.reason
     if last.finished == "budget":
         return "completed", last.reason
-    return "stopped_early", last.reason or f"among the worse after {last.spent:g}"
+    return "stopped_early", last.reason or f"its loss was among the worse after {last.spent:g} {unit}"

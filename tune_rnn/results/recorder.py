@@ -5,6 +5,7 @@ The Ray study and the single trial of `tune-rnn train` both tell it what happens
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 from tune_rnn.data import Corpus
 from tune_rnn.display import Display, Progress
+from tune_rnn.errors import is_disk_full
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import CHECKPOINT, Report, bits
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
-from tune_rnn.results.journal import Journal, TrialRecord
+from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.search import Proposal
 from tune_rnn.tensorboard import TrialBoard
 
@@ -81,7 +83,12 @@ class Recorder:
     def checkpointed(self, number: int, path: Path) -> None:
         self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
 
-    def ended(self, number: int, outcome: str, reason: str) -> None:
+    def ended(self, number: int) -> None:
+        """A trial is over; its last report says how."""
+        last = self.journal.trials[number].reports[-1]
+        self._end(number, *outcome_of(last, self.experiment.budget.unit))
+
+    def _end(self, number: int, outcome: str, reason: str) -> None:
         self._running.discard(number)
         self.journal.end(number, outcome, reason)
         if board := self._boards.pop(number, None):
@@ -91,11 +98,19 @@ class Recorder:
 
     def failed(self, number: int, reason: str, traceback: str) -> None:
         """A trial failed: its traceback goes to a file, which the terminal names."""
+        if is_disk_full(reason):
+            self._remove_unfinished_checkpoints(number)  # makes room for the lines below
         file = self.run.trial(number) / "error.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(traceback, "utf-8")
-        self.ended(number, "failed", reason)
+        self._end(number, "failed", reason)
         self.display.say(f"{trial_name(number)} failed: {reason} (traceback: {file})")
+
+    def _remove_unfinished_checkpoints(self, number: int) -> None:
+        kept = self.run.path / self.journal.trials[number].checkpoint
+        for folder in self.run.ray.glob(f"*/{trial_name(number)}/checkpoint_*"):
+            if folder != kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def tick(self) -> None:
         """Called often: the terminal, and the best model every now and then."""
@@ -164,8 +179,8 @@ class Recorder:
         trials = self.journal.trials.values()
         ended = [trial.spent for trial in trials if trial.outcome]
         usual = sum(ended) / len(ended) if ended else self.plan.amount
-        parts = (min(1.0, trial.spent / max(usual, 1e-9)) for trial in trials if not trial.outcome)
-        return len(ended) + sum(parts)
+        spent = [trial.spent for trial in trials if not trial.outcome]
+        return len(ended) + sum(part / max(usual, 1.25 * part) for part in spent if part > 0)
 
     def _domains(self) -> dict[str, Any]:
         """Every searched key of every branch, with its distribution where all branches agree on it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from tune_rnn.data import Corpus
 from tune_rnn.display import edge_warnings, final_report
+from tune_rnn.errors import is_disk_full
 from tune_rnn.results.best import Sample, best_metrics
 from tune_rnn.results.directory import write_atomically
 from tune_rnn.results.journal import OUTCOMES, Journal, TrialRecord
@@ -39,10 +40,16 @@ class Result:
 
 
 def conclude(recorder: Recorder, corpus: Corpus, status: str, wall_s: float) -> Result | None:
-    """Export the best model and write the summary; None (and status "failed") where no trial has a loss."""
-    found = recorder.finish()
-    best = found[0] if found else None
-    summary = summarise(recorder, corpus, status if found else "failed", wall_s, best)
+    """Export the best model and write the summary; None where no trial has a loss, or the disk has no room for it."""
+    try:
+        found = recorder.finish()
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        found, status = None, "failed"
+    if found is None and status == "completed":
+        status = "failed"
+    summary = summarise(recorder, corpus, status, wall_s, recorder.journal.best_trial)
     write_atomically(recorder.run.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     if found is None:
         return None

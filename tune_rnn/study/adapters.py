@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from ray.tune.search import Searcher as RaySearcher
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
-from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
+from tune_rnn.results.journal import Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.search import Searcher, trial_seed
 from tune_rnn.study.trainable import SCORE, score
@@ -122,13 +123,20 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
             self.recorder.checkpointed(trial.config["number"], Path(trial.checkpoint.path))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        number = trial.config["number"]
-        self.recorder.ended(number, *outcome_of(self.recorder.journal.trials[number].reports[-1]))
+        self.recorder.ended(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        error = trial.get_error()
-        cause = getattr(error, "cause", None) or error
-        self.recorder.failed(trial.config["number"], f"{type(cause).__name__}: {cause}", str(error))
+        text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
+        traceback = re.sub(r"\x1b\[[0-9;]*m", "", text)  # without Ray's colours
+        self.recorder.failed(trial.config["number"], _reason(traceback), traceback)
+
+
+def _reason(traceback: str) -> str:
+    """What a person needs of a traceback: its last line that names an exception, or else its first line."""
+    lines = [line.strip() for line in traceback.splitlines() if line.strip() and not line.startswith("Failure #")]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Failed|Exception)\b.*: ", line)]
+    exception, colon, message = (named or lines or ["unknown"])[-1 if named else 0].partition(": ")
+    return f"{exception.rpartition('.')[2]}{colon}{message}"
 
 
 def build_scheduler(experiment: Experiment) -> TrialScheduler:

@@ -112,7 +112,10 @@ def _fit(kind: str, each: float, there: float, use: float | None) -> int | None:
         if kind == "gpu":
             remedy = "Write 0 (or resources.device: cpu) to train on processors, or run where there are GPUs."
         raise InputError(f"resources.per_trial.{kind}", rule, remedy, each)
-    return int(available / each + 1e-9)
+    if each >= 1:
+        return int(available / each + 1e-9)
+    whole, part = divmod(available, 1)  # trials that share a processor or a GPU do not span two
+    return int(whole) * int(1 / each + 1e-9) + int(part / each + 1e-9)
 
 
 def _check_one_node(slots: Slots) -> None:

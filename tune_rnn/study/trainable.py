@@ -15,24 +15,29 @@ import ray
 import torch
 from ray import tune
 
+from tune_rnn.checkpoint import load, save
 from tune_rnn.data import Split
 from tune_rnn.errors import TrialFailed
 from tune_rnn.precision import prepare_process
 from tune_rnn.report import Report, TrialBudget
 from tune_rnn.schema import TrialConfig
-from tune_rnn.training import Training, TrainingData, load, save
+from tune_rnn.training import Training, TrainingData
 
 SCORE = "score"
 """What search and early stopping compare (minimise): see `score`."""
 
 
 class TrialTrainable(tune.Trainable):
-    """Trains the configuration in `config["trial"]` and reports what `Training.run` yields."""
+    """Trains the configuration in `config["trial"]` and reports what `Training.run` yields.
+
+    A trial is built by its first step, so that what fails in building it fails like any training error, with its
+    traceback, and not as an actor that could not be made.
+    """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
         """`shared`: splits as arrays from the object store (one copy a node), budget, threads, device."""
         prepare_process(shared["threads"])
-        self.device = trial_device(shared["device"])
+        self.wanted_device: str = shared["device"]
         self.budget: TrialBudget = shared["budget"]
         self.data = TrainingData(
             vocabulary_size=shared["vocabulary_size"],
@@ -40,31 +45,36 @@ class TrialTrainable(tune.Trainable):
             validation=Split(*shared["validation"]),
             documents=shared["documents"],
         )
-        self._begin(config)
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
-        self._begin(new_config)
+        self.trial, self.checkpoint = new_config, new_config["resume_from"]
+        self.training: Training | None = None  # also lets go of the last trial's memory
         return True
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        trial = TrialConfig.model_validate(config["trial"])
-        self.training = Training(trial, self.data, self.budget, config["seed"], self.device)
-        if config["resume_from"]:
-            load(self.training, Path(config["resume_from"]))
-        self.reports: Iterator[Report] = self.training.run()
-
     def step(self) -> dict[str, Any]:
+        if self.training is None:
+            self.training = self._build()
+            self.reports: Iterator[Report] = self.training.run()
         report = next(self.reports)
         result = report.to_dict() | {SCORE: score(report, self.data.baseline_loss)}
-        return result | {"done": bool(report.finished), "device": describe_device(self.device)}
+        return result | {"done": bool(report.finished)}
+
+    def _build(self) -> Training:
+        config = TrialConfig.model_validate(self.trial["trial"])
+        device = trial_device(self.wanted_device)
+        training = Training(config, self.data, self.budget, self.trial["seed"], device)
+        if self.checkpoint:
+            load(training, Path(self.checkpoint))
+        return training
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
+        assert self.training is not None, "Tune saves after steps"
         save(self.training, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune passes a path
-        load(self.training, Path(checkpoint_dir))
-        self.reports = self.training.run()
+        self.checkpoint, self.training = checkpoint_dir, None
 
 
 def score(report: Report, baseline_loss: float) -> float:
@@ -88,11 +98,6 @@ def trial_device(wanted: str) -> str:
             "Install a CUDA build of torch and a driver, or set resources.device: cpu."
         )
     return "cuda:0"  # Ray shows a process only its own GPUs
-
-
-def describe_device(device: str) -> str:
-    gpus = ray.get_gpu_ids()
-    return f"GPU {gpus[0]}" if device != "cpu" and gpus else device
 
 
 def shared_arrays(split: Split) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -1,0 +1,418 @@
+"""The command line: exit status, one clear message, nothing half-written. What needs Ray is tested elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune_rnn.cli import main
+from tune_rnn.results.directory import RunDirectory, locked
+from tune_rnn.training import Training
+
+STUDY = """
+name: study
+task: {corpus: text.txt}
+model: {embedding_size: 8, hidden_size: 16}
+training: {learning_rate: 0.01, batch_size: 8, precision: fp32}
+budget: {epochs: 1, trials: 4}
+resources: {device: cpu}
+"""
+SEARCHED = "training.learning_rate={log_uniform: [1e-3, 1e-1]}"
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory: a study, its text, and texts that are none."""
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "text.txt").write_bytes(corpus.read_bytes())
+    texts = {
+        "empty.txt": b"",
+        "binary.txt": b"\x7fELF\0\0" * 1000,
+        "latin.txt": "déjà vu ".encode("latin-1") * 500,
+        "one-letter.txt": b"a" * 5000,
+        "short.txt": b"abc" * 300,
+    }
+    for name, content in texts.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "no-texts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a trained model."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "study.yaml").write_text(STUDY)
+    arguments = [f"task.corpus={corpus}", f"storage={folder / 'results'}", "name=done"]
+    assert main(["train", str(folder / "study.yaml"), *arguments]) == 0
+    return folder / "results" / "done"
+
+
+def listing(folder: Path) -> dict[str, float]:
+    return {str(path): path.stat().st_mtime for path in sorted(folder.rglob("*"))}
+
+
+def refused(arguments: list[str], capsys: Capture) -> str:
+    """What a command says that must end with status 2, in one line, without a trace on the disk."""
+    before = listing(Path.cwd())
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert listing(Path.cwd()) == before, "nothing half-written"
+    (line,) = err.splitlines()
+    assert line.startswith("tune-rnn: ")
+    return line.removeprefix("tune-rnn: ")
+
+
+MISTAKES = [
+    # the corpus
+    ("task.corpus=nowhere.txt", "task.corpus: 'nowhere.txt': neither a named corpus nor an existing path."),
+    ("task.corpus=tinyshakspeare", "task.corpus: 'tinyshakspeare': neither a named corpus nor an existing path. Did"),
+    ("task.corpus=empty.txt", "empty.txt: "),
+    ("task.corpus=binary.txt", "binary.txt: "),
+    ("task.corpus=latin.txt", "latin.txt: is not UTF-8: byte 0xe9 at offset 1"),
+    ("task.corpus=one-letter.txt", "one-letter.txt: "),
+    ("task.corpus=short.txt", "short.txt: the text has 900 characters, at least 1000 are"),
+    ("task.corpus=no-texts", "task.corpus: 'no-texts': the directory has no .txt file."),
+    ("task.split=[0.9, 0.2, 0.1]", "task.split: [0.9, 0.2, 0.1]: "),
+    # keys and types
+    ("model.hiden_size=64", "model.hiden_size: there is no such key. Did you mean model.hidden_size?"),
+    ("model.layers=two", "model.layers: 'two': must be a whole number."),
+    ("model.tied=3", "model.tied: 3: must be "),
+    ("training.learning_rate=-1", "training.learning_rate: -1: must be greater than 0."),
+    ("model", "override: 'model': must be KEY=VALUE. Write for example budget.trials=4."),
+    ("other.yaml", "override: 'other.yaml': must be KEY=VALUE."),
+    # distributions
+    ("model.layers={int: [3, 3]}", "model.layers: {'int': [3, 3]}: low must be less than high."),
+    ("model.layers={int: [3, 1]}", "model.layers: {'int': [3, 1]}: low must be less than high."),
+    ("training.learning_rate={log_uniform: [0, 1]}", "training.learning_rate: {'log_uniform': [0, 1]}: low must be "),
+    ("training.learning_rate={log_uniform: [-1, 1]}", "training.learning_rate: {'log_uniform': [-1, 1]}: low must be "),
+    ("training.learning_rate={loguniform: [1, 2]}", "training.learning_rate: "),
+    ("regularizers.input_dropout={uniform: [0, 1]}", "regularizers.input_dropout: 1"),
+    # study
+    ("search.algorithm=bayes", "search.algorithm: 'bayes': must be one of hyperopt, random, grid."),
+    ("scheduler.algorithm=hyperband", "scheduler.algorithm: 'hyperband': must be one of asha, none."),
+    ("name=runs/study", "name: 'runs/study': must be 1 to 100 letters"),
+    ("name=..", "name: '..': must be 1 to 100 letters"),
+    ("budget.trials=0", "budget.trials: 0: must be at least 1."),
+    ("budget.epochs=0", "budget.epochs: 0: must be greater than 0."),
+    ("budget.hours=0", "budget.hours: 0: must be greater than 0."),
+    ("storage=s3://bucket/runs", "storage: 's3://bucket/runs': must be a local or mounted path"),
+    ("resources.per_trial.gpu=2", "resources.per_trial.gpu: 2: must be at most 1, as a trial runs on one GPU."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES, ids=[mistake for mistake, _ in MISTAKES])
+def test_a_mistake_is_refused_by_every_command(folder: Path, override: str, message: str, capsys: Capture) -> None:
+    said = {refused([command, "study.yaml", override], capsys) for command in ("run", "train", "check")}
+    assert len(said) == 1, "the same words everywhere"
+    assert said.pop().removeprefix(f"{folder}/").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [SEARCHED, "search.algorithm=grid"],
+            "training.learning_rate: {'log_uniform': [0.001, 0.1]}: a grid needs finitely many values",
+        ),
+        ([SEARCHED, "budget.trials=null"], "budget: trials or hours must say when the search ends."),
+    ],
+)
+def test_a_search_without_an_end_is_refused(folder: Path, overrides: list[str], message: str, capsys: Capture) -> None:
+    for command in ("run", "train", "check"):
+        assert refused([command, "study.yaml", *overrides], capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("none.yaml", "none.yaml: there is no such file."),
+        (".", ".: this is a directory, not an experiment file."),
+        ("empty.txt", "empty.txt: there is nothing in it."),
+        ("latin.txt", "latin.txt: not UTF-8 text: byte 1 cannot be read."),
+        ("text.txt", "text.txt"),
+    ],
+)
+def test_what_is_no_experiment_file(folder: Path, file: str, message: str, capsys: Capture) -> None:
+    for command in ("run", "train", "check"):
+        assert refused([command, file], capsys).startswith(message)
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+@pytest.mark.parametrize("storage", ["text.txt", "text.txt/below", "~no-such-user-here"])
+def test_storage_that_cannot_be_written(folder: Path, command: str, storage: str, capsys: Capture) -> None:
+    said = refused([command, "study.yaml", f"storage={storage}"], capsys)
+    assert said.startswith(f"storage: '{storage}': cannot be written (")
+    assert said.endswith("Give a directory that you may write to: storage=PATH.")
+
+
+def test_gpus_that_are_not_there(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    automatic = ["study.yaml", "resources.device=auto"]
+    said = refused(["check", *automatic, "resources.use={gpu: 2}"], capsys)
+    assert said.startswith("resources.use.gpu: 2.0: the cluster has 1 GPUs. Write 1 or less")
+    assert refused(["train", "study.yaml", "resources.device=cuda"], capsys).startswith(
+        "resources.device: 'cuda': torch"
+    )
+
+
+def test_train_needs_one_model(folder: Path, capsys: Capture) -> None:
+    said = refused(["train", "study.yaml", SEARCHED], capsys)
+    assert said.startswith("training.learning_rate: still has a distribution; `train` trains one model.")
+    assert refused(["train"], capsys) == "train: nothing to train. Give an experiment FILE, or --from RUN[:TRIAL]."
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["resume"], ["train", "--from"]])
+@pytest.mark.parametrize("where", [".", "nowhere", "text.txt"])
+def test_what_is_no_run(folder: Path, command: list[str], where: str, capsys: Capture) -> None:
+    said = refused([*command, where], capsys)
+    assert said == (
+        f"{where}: is not a run directory (it has no experiment.yaml). Give a directory that `tune-rnn run` made."
+    )
+
+
+@pytest.mark.parametrize("where", [".", "nowhere", "text.txt"])
+def test_what_holds_no_model(folder: Path, where: str, capsys: Capture) -> None:
+    assert refused(["sample", where], capsys).startswith(f"{where}: holds no exported model. Give a run directory")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.learning_rate=1"], "training.learning_rate: only budget.trials and budget.hours can change"),
+        (["budget.epochs=9"], "budget.epochs: only budget.trials and budget.hours can change"),
+        (["budget.trials=many"], "budget.trials: 'many': must be a whole number."),
+        (["budget.trials=2"], "budget.trials: 2: was 4; a budget can only grow."),
+    ],
+)
+def test_what_resume_refuses(trained: Path, overrides: list[str], message: str, capsys: Capture) -> None:
+    assert main(["resume", str(trained), *overrides]) == 2
+    assert capsys.readouterr().err.startswith(f"tune-rnn: {message}")
+
+
+def test_a_live_run_is_not_resumed(trained: Path, capsys: Capture) -> None:
+    with locked(RunDirectory(trained)):
+        assert main(["resume", str(trained), "budget.trials=5"]) == 2
+    assert f"is in use by process {os.getpid()} on this host" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_have_changed(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml"]) == 0
+    with open("text.txt", "a") as file:
+        file.write("one more line\n")
+    capsys.readouterr()
+    assert "is not the data that this model was trained on" in refused(["evaluate", "results/study"], capsys)
+    assert "the data has changed since the study began" in refused(["resume", "results/study"], capsys)
+    os.remove("text.txt")
+    for command in ("evaluate", "resume"):
+        assert "text.txt': neither a named corpus nor an existing path" in refused([command, "results/study"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["runn", "study.yaml"], "invalid choice: 'runn'"),
+        (["run"], "the following arguments are required: FILE"),
+        (["run", "study.yaml", "--frobnicate"], "unrecognized arguments: --frobnicate"),
+        (["evaluate", "x", "--split", "dev"], "argument --split: invalid choice: 'dev'"),
+        (["train", "study.yaml", "--seed", "-1"], "argument --seed: must be a whole number from 0 to"),
+        (["train", "study.yaml", "--seed", "4294967296"], "argument --seed: must be a whole number from 0 to"),
+        (["sample", "x", "--seed", "0.5"], "argument --seed: must be a whole number from 0 to 4294967295, not 0.5"),
+        (["sample", "x", "--length", "long"], "argument --length: invalid int value: 'long'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_command_line(folder: Path, arguments: list[str], message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--length", "0"], "--length: 0: must be at least 1."),
+        (["--temperature", "-0.1"], "temperature: -0.1: must be 0 or more."),
+        (["--temperature", "nan"], "temperature: nan: must be 0 or more."),
+    ],
+)
+def test_what_sample_refuses(trained: Path, options: list[str], message: str, capsys: Capture) -> None:
+    assert main(["sample", str(trained), *options]) == 2
+    assert capsys.readouterr().err == f"tune-rnn: {message}\n"
+
+
+def test_a_model_that_diverges_is_a_failed_study(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml", "training.optimizer=sgd", "training.learning_rate=1e6"]) == 1
+    assert capsys.readouterr().err.startswith("tune-rnn: The model diverged: ")
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "train_step", stop)
+    assert main(["train", "study.yaml"]) == 130
+    assert (
+        capsys.readouterr().err == f"tune-rnn: Interrupted. `tune-rnn resume {folder}/results/study` goes on with it.\n"
+    )
+    monkeypatch.setattr("tune_rnn.single.load_corpus", stop)
+    assert main(["train", "study.yaml"]) == 130
+    assert capsys.readouterr().err == "tune-rnn: interrupted\n"
+
+
+def test_train_prints_what_it_found_and_where(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml", "model.hidden_size=8", "storage=runs"]) == 0
+    out = capsys.readouterr().out
+    assert f"results in {folder}/runs/study\n" in out
+    assert "hidden_size=8" in out
+    assert "validation_loss" in out
+    assert main(["train", "--from", "runs/study", "model.hidden_size=9", "--seed", "7"]) == 0
+    again = RunDirectory(folder / "runs" / "study-trial_0000")
+    assert json.loads(again.summary.read_text())["best"]["config"]["model"]["hidden_size"] == 9
+    assert '"seed": 7' in again.journal.read_text()
+
+
+def test_evaluate_prints_the_reported_loss(trained: Path, capsys: Capture) -> None:
+    reported = json.loads((trained / "summary.json").read_text())["best"]["metrics"]
+    assert main(["evaluate", str(trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"run", "split", "loss", "bits_per_character", "predictions"}
+    assert found["loss"] == reported["validation_loss"]
+    assert found["bits_per_character"] == reported["bits_per_character"]
+    assert main(["evaluate", str(trained)]) == 0
+    text = f"validation: {found['loss']:.6f} nats, {found['bits_per_character']:.6f} bits per character, over "
+    assert capsys.readouterr().out.startswith(text)
+    assert not (trained / "test_evaluations.jsonl").exists(), "only looks at the test split are logged"
+
+
+def test_each_look_at_the_test_split_is_logged(trained: Path, capsys: Capture) -> None:
+    found = []
+    for _ in range(2):
+        assert main(["evaluate", str(trained), "--split", "test", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    logged = [json.loads(line) for line in (trained / "test_evaluations.jsonl").read_text().splitlines()]
+    assert [line | {"time": ""} for line in logged] == [look | {"time": ""} for look in found]
+    assert logged[0]["split"] == "test"
+
+
+def test_without_its_line_in_the_log_there_is_no_look(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml"]) == 0
+    (folder / "results" / "study" / "test_evaluations.jsonl").mkdir()
+    capsys.readouterr()
+    said = refused(["evaluate", "results/study", "--split", "test"], capsys)
+    assert "test_evaluations.jsonl: cannot be written (Is a directory), and each look at the test split is" in said
+
+
+def test_a_corpus_without_a_test_split(folder: Path, capsys: Capture) -> None:
+    (folder / "study.yaml").write_text(
+        STUDY.replace("corpus: text.txt", "files: {train: text.txt, validation: text.txt}")
+    )
+    assert main(["train", "study.yaml"]) == 0
+    capsys.readouterr()
+    said = refused(["evaluate", "results/study", "--split", "test"], capsys)
+    assert said == "--split: 'test': this corpus has no test split. See task.split and task.files."
+
+
+def test_sample_goes_on_from_the_prompt(trained: Path, capsys: Capture) -> None:
+    options = [["--seed", "1"], ["--seed", "1"], ["--seed", "2"], ["--temperature", "0", "--prompt", ""]]
+    texts = []
+    for option in options:
+        assert main(["sample", str(trained), "--prompt", "the cat ☃ ", "--length", "40", *option]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("the cat ☃ ")
+    assert [len(text) for text in texts] == [51, 51, 51, 41]
+
+
+def test_the_best_directory_alone_can_be_sampled(trained: Path, capsys: Capture) -> None:
+    texts = []
+    for path in (trained, trained / "best"):
+        assert main(["sample", str(path), "--length", "20"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    before = listing(folder)
+    overrides = [
+        SEARCHED,
+        "model.layers={int: [1, 2]}",
+        "budget.epochs=9",
+        "budget.hours=100",
+        "resources.use={cpu: 2}",
+        "storage=runs",
+    ]
+    assert main(["check", "study.yaml", *overrides]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert listing(folder) == before
+    assert lines[0] == "study would run:"
+    titles = [
+        "corpus",
+        "trials",
+        "search",
+        "stopping",
+        "searched",
+        "searched",
+        "slots",
+        "parameters",
+        "time",
+        "results",
+    ]
+    assert [line.split()[0] for line in lines[1:]] == titles
+    told = "\n".join(lines)
+    for part in (
+        "text.txt: train ",
+        "4 trials of at most 9 epochs, at most 100 hours in all",
+        "asha, comparing trials at 1, 3 epochs",
+        "model.layers: int [1, 2]",
+        "training.learning_rate: log_uniform [0.001, 0.1]",
+        "2 at a time here, 1 processor each",
+        "as measured on this machine now",
+        f"{folder}/runs/study",
+    ):
+        assert part in told
+
+
+def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    with open("text.txt", "a") as file:
+        file.write("☃☃")  # at the end: in the test split alone
+    assert main(["check", "study.yaml", "scheduler.algorithm=none"]) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "1 trial of at most 1 epochs",
+        "nothing to search",
+        "2 characters of validation and test are not in train, and read as <unk>: '☃'",
+        "stopping    none",
+    ):
+        assert part in told
+
+
+@pytest.mark.parametrize("reader", ["cat", "true"])
+def test_an_encoding_that_lacks_a_letter_and_a_reader_that_goes_away(trained: Path, reader: str) -> None:
+    command = f"{sys.executable} -m tune_rnn sample {trained} --prompt ☃ --length 10"
+    shell = ["bash", "-c", f"set -o pipefail; {command} | {reader}"]
+    done = subprocess.run(shell, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:1], done.stderr) == (0, "?" if reader == "cat" else "", "")
+
+
+def test_neither_torch_nor_ray_is_loaded_before_a_study_starts() -> None:
+    """`tune-rnn run` imports torch in a thread while Ray starts."""
+    script = "import sys, tune_rnn.experiment, tune_rnn.study; print([m for m in ('ray', 'torch') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

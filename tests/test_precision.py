@@ -1,0 +1,98 @@
+"""bf16 where it is possible and faster, fp32 elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tune_rnn import model, precision
+from tune_rnn.errors import TrialFailed
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bf16_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without oneDNN, PyTorch has slow bf16 kernels for every processor."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+@pytest.fixture
+def bf16_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor for which oneDNN has no bf16."""
+    forward: Callable[..., Any] = model.forward
+
+    def refuse(*arguments: Any) -> Any:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor")
+        return forward(*arguments)
+
+    monkeypatch.setattr(model, "forward", refuse)
+
+
+@pytest.mark.parametrize(
+    ("fp32_s", "bf16_s", "expected"),
+    [(1.0, None, "fp32"), (1.0, 1.5, "fp32"), (1.0, 0.95, "fp32"), (1.0, 0.5, "bf16")],
+)
+def test_auto_takes_bf16_where_it_is_clearly_faster(
+    fp32_s: float, bf16_s: float | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"fp32": fp32_s, "bf16": bf16_s}
+    monkeypatch.setattr(precision, "_step_seconds", lambda name, *_: seconds[name])
+    assert precision.resolve_precision("auto", CPU, "lstm") == expected
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.usefixtures("bf16_nowhere")
+def test_auto_is_fp32_where_bf16_is_impossible(cell: str) -> None:
+    assert precision.resolve_precision("auto", CPU, cell) == "fp32"
+    assert precision.is_available("fp32", CPU, cell)
+    assert not precision.is_available("bf16", CPU, cell)
+
+
+def test_auto_finds_an_answer_on_this_machine() -> None:
+    assert precision.resolve_precision("auto", CPU, "lstm") in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("stated", ["fp32", "bf16"])
+def test_a_stated_precision_is_taken_without_a_trial(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(precision, "_step_seconds")
+    assert precision.resolve_precision(stated, CPU, "lstm") == stated
+
+
+@pytest.mark.usefixtures("bf16_nowhere")
+def test_a_trial_that_states_an_impossible_bf16_fails_with_that_reason() -> None:
+    with pytest.raises(TrialFailed, match="cell lstm cannot train with bf16 on this cpu"):
+        tiny.training(training={"precision": "bf16"})
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.usefixtures("bf16_everywhere")
+def test_training_with_bf16_comes_close_to_fp32(cell: str) -> None:
+    def trained(precision: str) -> tuple[Any, Any]:
+        one = tiny.training(
+            model={"cell": cell, "layers": 2},
+            training={"precision": precision},
+            regularizers={"output_dropout": 0.1, "l2": 1e-5, "clip_norm": 1.0},
+        )
+        assert all(value.dtype == torch.float32 for value in one.parameters.values())
+        (report,) = one.run()
+        assert all(value.dtype == torch.float32 for value in one.parameters.values())
+        assert all(part.dtype == torch.float32 for layer in one.state for part in layer)
+        return report.train_loss, report.validation_loss
+
+    exact, rounded = trained("fp32"), trained("bf16")
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert rounded != exact, "bf16 was not in force"
+
+
+def test_denormal_numbers_are_zero_in_a_prepared_process() -> None:
+    precision.prepare_process(1)
+    assert torch.get_num_threads() == 1
+    assert float(torch.tensor(1e-40) * torch.tensor(1.0)) == 0

@@ -1,0 +1,265 @@
+"""Every regulariser: its formula against NumPy or a closed form, and that strength 0 is as if it did not exist."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tune_rnn import model, regularizers
+from tune_rnn.model import Sizes
+from tune_rnn.optimization import build_optimizer
+from tune_rnn.regularizers import Dropout
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZES = Sizes("lstm", 11, 200, (300, 300, 250))
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+
+
+def tensors(seed: int = 0, scale: float = 1.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [scale * torch.randn(shape, generator=generator) for shape in ((4, 3), (7,), (2, 5))]
+
+
+def norm_of(gradients: list[torch.Tensor]) -> float:
+    return math.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
+
+
+# On the loss: L1, L2, elastic net
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])
+def test_penalty_and_its_gradient(l1: float, l2: float) -> None:
+    weights = [weight.requires_grad_() for weight in tensors()]
+    total = regularizers.penalty(weights, l1, l2)
+    total.backward()  # type: ignore[no-untyped-call]
+    values = [weight.detach().double().numpy() for weight in weights]
+    assert float(total.detach()) == pytest.approx(
+        sum(l1 * np.abs(w).sum() + l2 * (w**2).sum() for w in values), rel=1e-6
+    )
+    for weight, value in zip(weights, values, strict=True):
+        assert weight.grad is not None
+        np.testing.assert_allclose(weight.grad.numpy(), l1 * np.sign(value) + 2 * l2 * value, rtol=1e-6)
+
+
+def test_l1_leaves_zero_weights_alone() -> None:
+    weight = torch.tensor([[0.0, -2.0, 3.0]], requires_grad=True)
+    regularizers.penalty([weight], 0.5, 0.0).backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[0.0, -0.5, 0.5]]
+
+
+@given(*[st.floats(0, 10)] * 4)
+def test_penalty_is_linear_in_its_strengths(l1: float, l2: float, other_l1: float, other_l2: float) -> None:
+    def penalty(l1: float, l2: float) -> float:
+        return float(regularizers.penalty([weight.double() for weight in tensors()], l1, l2))
+
+    assert penalty(l1 + other_l1, l2 + other_l2) == pytest.approx(penalty(l1, l2) + penalty(other_l1, other_l2))
+    assert penalty(l1, l2) == pytest.approx(l1 * penalty(1, 0) + l2 * penalty(0, 1))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weight_matrices_are_penalised_once_and_biases_are_not(tied: bool) -> None:
+    sizes = Sizes.of(11, cell="lstm", embedding_size=5, hidden_size=7, layers=2, tied=tied)
+    parameters = model.initialise(sizes, torch.Generator().manual_seed(0))
+    matrices = [value for value in parameters.values() if value.ndim == 2]
+    assert len(matrices) == 5 + (not tied)  # embedding, two for each layer, decoder
+    found = regularizers.penalised(parameters)
+    assert [id(weight) for weight in found] == [id(weight) for weight in matrices]
+
+
+# On the forward pass: dropout
+
+
+@pytest.mark.parametrize(("locked", "steps"), [(True, 1), (False, 6)])
+def test_masks_of_all_places(locked: bool, steps: int) -> None:
+    dropout = Dropout(input=0.25, hidden=0.5, output=0.1, locked=locked)
+    masks = regularizers.draw_masks(SIZES, dropout, (6, 40), torch.Generator().manual_seed(0))
+    expected = {"input": (200, 0.25), "hidden0": (300, 0.5), "hidden1": (300, 0.5), "output": (250, 0.1)}
+    assert set(masks) == set(expected)
+    for name, (size, rate) in expected.items():
+        mask = masks[name].double()
+        assert mask.shape == (steps, 40, size)
+        kept = mask[mask != 0]
+        torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)), rtol=1e-6, atol=0)
+        deviations = (float((mask == 0).double().mean()) - rate) / math.sqrt(rate * (1 - rate) / mask.numel())
+        assert abs(deviations) < 4  # the rate, and with it the mean of the mask, 1
+        assert not torch.equal(mask[:, 0], mask[:, 1])  # each stream has its own
+
+
+def test_masks_differ_from_step_to_step_unless_they_are_locked() -> None:
+    mask = regularizers.draw_masks(SIZES, Dropout(input=0.5, locked=False), (6, 4), torch.Generator())["input"]
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_a_place_with_rate_0_has_no_mask_and_one_layer_no_hidden_dropout() -> None:
+    one_layer = Sizes("lstm", 11, 5, (7,))
+    masks = regularizers.draw_masks(one_layer, Dropout(hidden=0.5, output=0.1), (6, 4), torch.Generator())
+    assert set(masks) == {"output"}
+
+
+@given(rate=st.floats(0.01, 0.9), seed=st.integers(0, 100))
+def test_inverted_dropout_preserves_the_mean(rate: float, seed: int) -> None:
+    masks = regularizers.draw_masks(SIZES, Dropout(input=rate), (6, 40), torch.Generator().manual_seed(seed))
+    spread = math.sqrt(rate / (1 - rate) / masks["input"].numel())
+    assert float(masks["input"].mean()) == pytest.approx(1, abs=5 * spread)
+
+
+def test_masks_are_a_function_of_seed_and_step_alone() -> None:
+    def mask(seed: int, step: int) -> torch.Tensor:
+        generator = regularizers.generator_for(seed, step, torch.device("cpu"))
+        return regularizers.draw_masks(SIZES, Dropout(input=0.5), (6, 4), generator)["input"]
+
+    torch.manual_seed(1)
+    one = mask(3, 7)
+    torch.manual_seed(2)
+    assert torch.equal(one, mask(3, 7))
+    assert not torch.equal(one, mask(3, 8))
+    assert not torch.equal(one, mask(4, 7))
+    assert not torch.equal(mask(7, 3), mask(3, 7))
+    assert mask(2**40, 2**40).shape == (1, 4, 200)
+
+
+# On the gradient: clipping
+
+
+def test_clipping_by_value() -> None:
+    gradients, before = tensors(scale=3.0), tensors(scale=3.0)
+    norm = regularizers.clip_gradients(gradients, clip_value=0.7, clip_norm=0.0)
+    for gradient, original in zip(gradients, before, strict=True):
+        np.testing.assert_array_equal(gradient.numpy(), np.clip(original.numpy(), -np.float32(0.7), np.float32(0.7)))
+    assert float(norm) == pytest.approx(norm_of(before))
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, 1e6])
+def test_clipping_by_norm_shortens_and_never_lengthens(clip_norm: float) -> None:
+    gradients, before = tensors(), tensors()
+    norm = regularizers.clip_gradients(gradients, clip_value=0.0, clip_norm=clip_norm)
+    factor = min(1.0, clip_norm / norm_of(before))
+    for gradient, original in zip(gradients, before, strict=True):
+        torch.testing.assert_close(gradient, factor * original)
+    assert float(norm) == pytest.approx(norm_of(before))
+
+
+def test_clipping_by_value_comes_before_clipping_by_norm() -> None:
+    gradients, before = tensors(scale=3.0), tensors(scale=3.0)
+    norm = regularizers.clip_gradients(gradients, clip_value=0.7, clip_norm=1.0)
+    clamped = [original.clamp(-0.7, 0.7) for original in before]
+    for gradient, expected in zip(gradients, clamped, strict=True):
+        torch.testing.assert_close(gradient, expected / norm_of(clamped))
+    assert float(norm) == pytest.approx(norm_of(before)), "the reported norm is the one before clipping"
+
+
+def test_a_zero_gradient_stays_zero() -> None:
+    gradients = [torch.zeros(3)]
+    assert float(regularizers.clip_gradients(gradients, 1.0, 1.0)) == 0
+    assert gradients[0].tolist() == [0, 0, 0]
+
+
+@given(scale=st.floats(1e-3, 1e3), clip_norm=st.floats(1e-3, 1e3))
+def test_the_norm_after_clipping_is_the_smaller_one(scale: float, clip_norm: float) -> None:
+    gradients = tensors(scale=scale)
+    before = regularizers.clip_gradients(gradients, 0.0, clip_norm)
+    assert norm_of(gradients) == pytest.approx(min(clip_norm, float(before)), rel=1e-5)
+
+
+# On the step: decoupled weight decay
+
+
+def test_weight_decay_multiplies_all_parameters() -> None:
+    parameters = tensors()
+    regularizers.decay_weights(parameters, learning_rate=0.1, weight_decay=0.2)
+    for parameter, original in zip(parameters, tensors(), strict=True):
+        torch.testing.assert_close(parameter, (1 - 0.1 * 0.2) * original)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("clip_norm", [0.0, 1e-3])
+def test_weight_decay_is_decoupled_under_every_optimizer(optimizer: str, clip_norm: float) -> None:
+    """A step with decay λ is (1 - ηλ)·w plus the step without it: neither clipped nor scaled. Biases decay, too."""
+    training = {"optimizer": optimizer, "learning_rate": 0.1}
+    plain = tiny.training(training=training, regularizers={"clip_norm": clip_norm})
+    decayed = tiny.training(training=training, regularizers={"clip_norm": clip_norm, "weight_decay": 0.5})
+    before = {name: value.detach().clone() for name, value in plain.parameters.items()}
+    plain.train_step()
+    decayed.train_step()
+    assert float(before["layer0.bias_input"].abs().sum()) > 0
+    for name, value in decayed.parameters.items():
+        update = plain.parameters[name].detach() - before[name]
+        torch.testing.assert_close(value.detach(), 0.95 * before[name] + update, rtol=1e-6, atol=1e-6)
+
+
+def test_adamw_is_torchs_adamw() -> None:
+    training = tiny.training(training={"optimizer": "adamw"}, regularizers={"weight_decay": 0.3})
+    twins = [value.detach().clone().requires_grad_() for value in training.parameters.values()]
+    theirs = torch.optim.AdamW(twins, lr=0.01, weight_decay=0.3)
+    ours = build_optimizer("adamw", list(training.parameters.values()), 0.01)
+    for step in range(3):
+        for number, (one, other) in enumerate(zip(training.parameters.values(), twins, strict=True)):
+            generator = torch.Generator().manual_seed(10 * step + number)
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        with torch.no_grad():
+            regularizers.decay_weights(list(training.parameters.values()), 0.01, 0.3)
+        ours.step()
+        theirs.step()
+    for one, other in zip(training.parameters.values(), twins, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# All of them: one row each
+
+ON = {
+    "input_dropout": 0.3,
+    "hidden_dropout": 0.3,
+    "output_dropout": 0.3,
+    "l1": 1e-3,
+    "l2": 1e-2,
+    "weight_decay": 0.1,
+    "clip_norm": 0.01,
+    "clip_value": 1e-4,
+}
+SGD = {"optimizer": "sgd", "learning_rate": 1.0}  # Adam's steps barely depend on the gradient's length
+
+
+def trained(**strengths: Any) -> tuple[list[torch.Tensor], list[float], float]:
+    """Parameters and training losses after a few steps of a two-layer network, and the validation loss."""
+    training = tiny.training(model={"layers": 2}, regularizers=strengths, training=SGD)
+    losses = [float(training.train_step()[0]) for _ in range(4)]
+    return [value.detach() for value in training.parameters.values()], losses, training.evaluate()
+
+
+def test_the_table_has_every_regulariser() -> None:
+    fields = set(type(tiny.config().regularizers).model_fields)
+    assert fields == {*ON, "locked_dropout"}
+
+
+@pytest.mark.parametrize("name", ON)
+def test_strength_0_is_absence_bit_for_bit_and_each_strength_above_it_acts(name: str) -> None:
+    absent, off, on = trained(), trained(**{name: 0.0}), trained(**{name: ON[name]})
+    assert off[1:] == absent[1:]
+    assert all(torch.equal(one, other) for one, other in zip(off[0], absent[0], strict=True))
+    assert on[2] != absent[2]
+    assert on[1][-1] != absent[1][-1]
+
+
+def test_unlocked_dropout_acts_differently() -> None:
+    assert trained(input_dropout=0.3)[1] != trained(input_dropout=0.3, locked_dropout=False)[1]
+
+
+@pytest.mark.parametrize("name", ON)
+def test_the_metric_is_the_task_loss_alone(name: str) -> None:
+    """Huge strengths change what is learnt, not what a model's loss is called; nor does evaluation drop anything."""
+    huge = {"l1": 1e3, "l2": 1e3, "weight_decay": 1e-3, "clip_norm": 1e-6, "clip_value": 1e-6}
+    regularised = tiny.training(model={"layers": 2}, regularizers={name: huge.get(name, 0.9)})
+    plain = tiny.training(model={"layers": 2})
+    assert regularised.evaluate() == regularised.evaluate() == plain.evaluate()
+    if "dropout" not in name:
+        assert float(regularised.train_step()[0]) == float(plain.train_step()[0])

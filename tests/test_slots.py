@@ -1,0 +1,70 @@
+"""How many trials run at a time: what one gets, what the study may use, what there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tune_rnn.errors import InputError
+from tune_rnn.schema import Resources
+from tune_rnn.study.cluster import Slots, count_slots
+
+LAPTOP = {"CPU": 8.0}
+WORKSTATION = {"CPU": 32.0, "GPU": 2.0}
+STARVED = {"CPU": 4.0, "GPU": 8.0}
+
+FITS: list[tuple[dict[str, Any], dict[str, float], Slots]] = [
+    ({}, LAPTOP, Slots(8, 1, 0)),
+    ({}, WORKSTATION, Slots(2, 1, 1)),
+    ({}, STARVED, Slots(4, 1, 1)),
+    ({"device": "cpu"}, WORKSTATION, Slots(32, 1, 0)),
+    ({"device": "cuda"}, WORKSTATION, Slots(2, 1, 1)),
+    ({"per_trial": {"cpu": 3.0}}, LAPTOP, Slots(2, 3, 0)),
+    ({"per_trial": {"cpu": 0.5}}, LAPTOP, Slots(16, 0.5, 0)),
+    ({"per_trial": {"cpu": 0.1}}, {"CPU": 0.3}, Slots(3, 0.1, 0)),
+    ({"per_trial": {"gpu": 0.25}}, WORKSTATION, Slots(8, 1, 0.25)),
+    ({"per_trial": {"gpu": 0.1}}, {"CPU": 99.0, "GPU": 0.3}, Slots(3, 1, 0.1)),
+    ({"per_trial": {"gpu": 0.7}}, WORKSTATION, Slots(2, 1, 0.7)),
+    ({"per_trial": {"gpu": 0}}, WORKSTATION, Slots(32, 1, 0)),
+    ({"per_trial": {"gpu": 1}, "device": "cpu"}, LAPTOP, Slots(8, 1, 0)),
+    ({"per_trial": {"cpu": 16.0, "gpu": 0.25}}, WORKSTATION, Slots(2, 16, 0.25)),
+    ({"use": {"cpu": 3.0}}, LAPTOP, Slots(3, 1, 0)),
+    ({"use": {"cpu": 3.0}}, WORKSTATION, Slots(2, 1, 1)),
+    ({"use": {"gpu": 1.0}}, WORKSTATION, Slots(1, 1, 1)),
+    ({"use": {"gpu": 0.0}}, WORKSTATION, Slots(32, 1, 0)),
+    ({"use": {"gpu": 0.0}}, LAPTOP, Slots(8, 1, 0)),
+    ({"use": {"gpu": 1.0}, "per_trial": {"gpu": 0.5}}, WORKSTATION, Slots(2, 1, 0.5)),
+    ({"use": {"gpu": 9.0}, "device": "cpu"}, LAPTOP, Slots(8, 1, 0)),
+    ({"use": {"cpu": 8.0}}, LAPTOP, Slots(8, 1, 0)),
+]
+
+REFUSED: list[tuple[dict[str, Any], dict[str, float], str]] = [
+    ({"use": {"gpu": 3.0}}, WORKSTATION, "resources.use.gpu: 3.0: the cluster has 2 GPUs. Write 2 or less, or leave"),
+    ({"use": {"gpu": 1.0}}, LAPTOP, "resources.use.gpu: 1.0: the cluster has 0 GPUs. Write 0 or less, or leave it out"),
+    ({"use": {"cpu": 9.0}}, LAPTOP, "resources.use.cpu: 9.0: the cluster has 8 processors. Write 8 or less"),
+    ({"per_trial": {"cpu": 9.0}}, LAPTOP, "resources.per_trial.cpu: 9.0: the study has 8 processors, too few for one"),
+    ({"per_trial": {"gpu": 1}}, LAPTOP, "resources.per_trial.gpu: 1.0: the study has 0 GPUs, too few for one trial."),
+    ({"use": {"gpu": 0.5}}, WORKSTATION, "resources.per_trial.gpu: 1.0: the study has 0.5 GPUs, too few for one trial"),
+    ({"use": {"cpu": 0.5}, "per_trial": {"cpu": 0.5}}, {}, "resources.use.cpu: 0.5: the cluster has 0 processors"),
+    ({"device": "cuda"}, LAPTOP, "resources.device: 'cuda': no trial would get a GPU. Run where there are GPUs, set"),
+    ({"device": "cuda", "per_trial": {"gpu": 0}}, WORKSTATION, "resources.device: 'cuda': no trial would get a GPU."),
+    ({"device": "cuda", "use": {"gpu": 0.0}}, WORKSTATION, "resources.device: 'cuda': no trial would get a GPU."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("resources", "total", "slots"), FITS)
+def test_what_fits(resources: dict[str, Any], total: dict[str, float], slots: Slots) -> None:
+    assert count_slots(Resources.model_validate(resources), total) == slots
+
+
+@pytest.mark.parametrize(("resources", "total", "message"), REFUSED)
+def test_what_is_refused(resources: dict[str, Any], total: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        count_slots(Resources.model_validate(resources), total)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(0.25, 1), (1, 1), (1.9, 1), (2, 2), (16, 16)])
+def test_a_trial_has_as_many_threads_as_whole_processors(cpu: float, threads: int) -> None:
+    assert Slots(1, cpu, 0).threads == threads

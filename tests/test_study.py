@@ -1,0 +1,255 @@
+"""Studies on a real Ray: two processors, two logical GPUs, trials of a fraction of a second."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import tune_rnn
+from tune_rnn.errors import InputError, StudyFailed, TrialFailed
+from tune_rnn.experiment import Experiment
+from tune_rnn.results.directory import RunDirectory, locked
+from tune_rnn.results.evaluate import evaluate_run
+from tune_rnn.results.journal import Journal
+from tune_rnn.results.summary import Result
+from tune_rnn.study.cluster import ray_session
+from tune_rnn.study.trainable import trial_device
+
+CPU = {"device": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_slots() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.init", _with_logical_resources(ray.init))
+        with ray_session(None):
+            yield
+
+
+def _with_logical_resources(init: Any) -> Any:
+    return lambda **arguments: init(**arguments, num_cpus=2, num_gpus=2)
+
+
+def experiment(corpus: Path, storage: Path, **changes: Any) -> Experiment:
+    """A study of small LSTMs; `changes` replace whole sections."""
+    sections: dict[str, Any] = {
+        "name": "study",
+        "task": {"corpus": str(corpus)},
+        "model": {"embedding_size": 8, "hidden_size": {"choice": [8, 16]}},
+        "regularizers": {"input_dropout": {"uniform": [0, 0.3]}, "clip_norm": 1.0},
+        "training": {
+            "learning_rate": {"log_uniform": [1e-3, 1e-1]},
+            "batch_size": 8,
+            "sequence_length": 32,
+            "precision": "fp32",
+        },
+        "budget": {"epochs": 3, "trials": 4},
+        "search": {"algorithm": "random", "seed": 1},
+        "resources": CPU,
+        "storage": str(storage),
+    }
+    return Experiment(**sections | changes)
+
+
+def outcomes(result: Result) -> list[tuple[dict[str, Any], list[float | None]]]:
+    """What a study tried and found, trial by trial."""
+    trials = Journal(RunDirectory(result.path).journal).trials
+    return [(t.config, [report.validation_loss for report in t.reports]) for _, t in sorted(trials.items())]
+
+
+@pytest.fixture(scope="module")
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """One finished study that several tests look at."""
+    return tune_rnn.run(experiment(corpus, tmp_path_factory.mktemp("storage")))
+
+
+def test_the_summary_keeps_its_contract(finished: Result) -> None:
+    summary = json.loads((finished.path / "summary.json").read_text())
+    assert summary == finished.summary
+    assert summary["status"] == "completed"
+    counts = summary["trials"]
+    assert counts["total"] == 4 == counts["completed"] + counts["stopped_early"]
+    assert counts["completed"] >= 1
+    time = summary["time"]
+    assert time["slots"] == 2
+    assert time["useful_fraction"] == pytest.approx(time["training_s"] / (2 * time["wall_s"]), abs=1e-3)
+    assert summary["tokens"] > 0
+    assert summary["seed"] == 1
+    assert set(summary["provenance"]) >= {"versions", "data", "git", "hardware"}
+
+
+def test_the_best_model_gives_the_reported_loss_in_a_process_without_ray(finished: Result) -> None:
+    script = (
+        "import json, sys; from tune_rnn.results.evaluate import evaluate_run; "
+        "loss = evaluate_run(sys.argv[1])['loss']; "
+        "print(json.dumps([loss, 'ray' in sys.modules]))"
+    )
+    command = [sys.executable, "-c", script, str(finished.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loss, ray_imported = json.loads(done.stdout)
+    assert not ray_imported
+    assert loss == finished.best_metrics["validation_loss"]
+
+
+def test_each_trial_has_curves_and_only_one_writer_made_them(finished: Result) -> None:
+    for number in range(4):
+        files = list((finished.path / f"trial_{number:04d}").glob("events.out.tfevents.*"))
+        assert files, f"trial {number} has no event file"
+    assert not list((finished.path / "ray").rglob("events.out*"))
+
+
+def test_the_experiment_as_run_can_be_loaded_again(finished: Result) -> None:
+    again = Experiment.load(finished.path / "experiment.yaml")
+    assert again.space.shared.keys() == {"model.hidden_size", "regularizers.input_dropout", "training.learning_rate"}
+    assert Path(again.task.corpus).is_absolute()  # type: ignore[arg-type]
+
+
+def test_two_slots_try_the_same_configurations_as_one(finished: Result, corpus: Path, tmp_path: Path) -> None:
+    alone = experiment(corpus, tmp_path, resources={**CPU, "use": {"cpu": 1}}, scheduler={"algorithm": "none"})
+    result = tune_rnn.run(alone)
+    assert result.summary["time"]["slots"] == 1
+    assert [config for config, _ in outcomes(result)] == [config for config, _ in outcomes(finished)]
+
+
+@pytest.mark.timeout(180)
+def test_one_slot_and_one_seed_give_the_same_study_twice(corpus: Path, tmp_path: Path) -> None:
+    study = experiment(
+        corpus,
+        tmp_path,
+        search={"algorithm": "hyperopt", "seed": 7},
+        budget={"epochs": 2, "trials": 8},
+        resources={**CPU, "use": {"cpu": 1}},
+    )
+    first, second = tune_rnn.run(study), tune_rnn.run(study)
+    assert first.path.name == "study"
+    assert second.path.name == "study-2"
+    assert outcomes(first) == outcomes(second)
+
+
+def test_branches_are_searched_and_a_diverged_trial_is_no_result(corpus: Path, tmp_path: Path) -> None:
+    study = experiment(
+        corpus,
+        tmp_path,
+        search={"algorithm": "grid"},
+        budget={"epochs": 2},
+        model={"embedding_size": 8, "hidden_size": 8},
+        regularizers={},
+        training={"batch_size": 8, "sequence_length": 32, "precision": "fp32"},
+        one_of={
+            "sound": {"training": {"optimizer": "adam", "learning_rate": {"grid": [0.01, 0.02]}}},
+            "wild": {"training": {"optimizer": "sgd", "learning_rate": 1e6}},
+        },
+    )
+    result = tune_rnn.run(study)
+    assert result.summary["trials"]["diverged"] == 1
+    assert result.best_config["one_of"] == "sound"
+    trials = Journal(RunDirectory(result.path).journal).trials.values()
+    (wild,) = (trial for trial in trials if trial.outcome == "diverged")
+    assert wild.config["training"]["optimizer"] == "sgd"
+    assert wild.reports[-1].validation_loss is None
+
+
+def test_a_failing_trial_leaves_its_traceback_and_the_study_goes_on(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = experiment(
+        corpus,
+        tmp_path,
+        search={"algorithm": "grid"},
+        budget={"epochs": 1},
+        model={"embedding_size": 8, "hidden_size": {"grid": [8, 1_000_000]}},
+        regularizers={},
+        training={"batch_size": 8, "sequence_length": 32},
+    )
+    result = tune_rnn.run(study)
+    assert result.summary["trials"]["failed"] == 1
+    error = result.path / "trial_0001" / "error.txt"
+    assert "tune_rnn/training.py" in error.read_text()
+    shown = capsys.readouterr().out
+    assert str(error) in shown
+    assert "trial_0001 failed: RuntimeError: " in shown
+
+
+def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:
+    first = tune_rnn.run(experiment(corpus, tmp_path, search={"algorithm": "hyperopt"}))
+    before = outcomes(first)
+    result = tune_rnn.resume(first.path, ["budget.trials=6"])
+    after = outcomes(result)
+    assert len(after) == 6
+    assert after[:4] == before
+    assert Experiment.load(result.path / "experiment.yaml").budget.trials == 6
+
+
+def test_resume_refuses_everything_but_a_larger_budget(finished: Result) -> None:
+    with pytest.raises(InputError, match=r"training\.learning_rate.*only budget\.trials and budget\.hours"):
+        tune_rnn.resume(finished.path, ["training.learning_rate=0.1"])
+    with pytest.raises(InputError, match="can only grow"):
+        tune_rnn.resume(finished.path, ["budget.trials=2"])
+    with locked(RunDirectory(finished.path)), pytest.raises(InputError, match="in use by process"):
+        tune_rnn.resume(finished.path)
+
+
+def test_resume_refuses_changed_data(corpus: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "text.txt"
+    copy.write_text(corpus.read_text())
+    result = tune_rnn.run(experiment(copy, tmp_path / "runs", budget={"epochs": 1, "trials": 1}))
+    copy.write_text(corpus.read_text() + "More.")
+    with pytest.raises(InputError, match="data has changed"):
+        tune_rnn.resume(result.path)
+    with pytest.raises(InputError, match="not the data"):
+        evaluate_run(result.path)
+
+
+def test_a_gpu_that_torch_cannot_see_fails_the_trial_with_a_remedy(corpus: Path, tmp_path: Path) -> None:
+    study = experiment(corpus, tmp_path, resources={"device": "auto"}, budget={"epochs": 1, "trials": 1})
+    with pytest.raises(StudyFailed, match=r"was given GPU .* torch .* resources\.device: cpu"):
+        tune_rnn.run(study)
+
+
+@pytest.mark.parametrize("share", [1, 0.5])
+def test_each_trial_has_its_own_gpu(share: float) -> None:
+    @ray.remote(num_cpus=1, num_gpus=share)
+    class Slot:
+        def device(self) -> tuple[str, list[Any], str]:
+            import os
+
+            import torch
+
+            torch.cuda.is_available = lambda: True
+            return trial_device("auto"), ray.get_gpu_ids(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+        def without(self) -> str:
+            return trial_device("cpu")
+
+    slots = [Slot.remote() for _ in range(2)]  # type: ignore[attr-defined]
+    devices = ray.get([slot.device.remote() for slot in slots])
+    for device, ids, visible in devices:
+        assert device == "cuda:0"
+        assert [str(number) for number in ids] == visible.split(",")
+        assert len(ids) == 1
+    if share == 1:
+        assert devices[0][1] != devices[1][1]
+    assert ray.get(slots[0].without.remote()) == "cpu"
+
+
+def test_more_gpus_than_there_are_is_refused_before_anything_starts(corpus: Path, tmp_path: Path) -> None:
+    too_many = experiment(corpus, tmp_path, resources={"use": {"gpu": 3}})
+    with pytest.raises(InputError, match=r"resources\.use\.gpu: 3.*the cluster has 2 GPUs"):
+        tune_rnn.run(too_many)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trial_without_a_gpu_of_torch_says_so() -> None:
+    @ray.remote(num_cpus=1, num_gpus=1)
+    def device() -> str:
+        return trial_device("auto")
+
+    with pytest.raises(TrialFailed, match=r"torch .* sees none"):
+        ray.get(device.remote())

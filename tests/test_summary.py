@@ -1,0 +1,136 @@
+"""What a run says it found: `summary.json`, the object, the closing text."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tune_rnn.data import Corpus, load_corpus
+from tune_rnn.display import Display
+from tune_rnn.experiment import Experiment
+from tune_rnn.report import Report
+from tune_rnn.results import provenance as provenance_module
+from tune_rnn.results.directory import create
+from tune_rnn.results.journal import Journal
+from tune_rnn.results.provenance import git_state, provenance
+from tune_rnn.results.recorder import Plan, Recorder
+from tune_rnn.results.summary import Result, conclude, summarise
+from tune_rnn.search import Proposal
+
+REPORT = Report(1.0, 1000, 10, 2.0, 2.1, 2.1, 1e-3, 0.5, 100.0, 30.0, improved=True)
+OUTCOMES = {
+    0: ("completed", 2.0),
+    1: ("stopped_early", 3.0),
+    2: ("diverged", 0.5),
+    3: ("failed", 2.5),
+    4: ("", 2.4),
+    5: ("stopped_early", 1.75),
+}
+
+
+@pytest.fixture
+def data(corpus: Path) -> Corpus:
+    return load_corpus(SimpleNamespace(corpus=str(corpus), files=None, split=None, documents="separate"))
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, data: Corpus) -> Recorder:
+    """A study of six trials, of which each ended in another way."""
+    searched = Experiment(
+        name="study",
+        model={"hidden_size": {"int": [16, 64]}},
+        budget={"epochs": 2, "trials": 6},
+        search={"seed": 9},
+        storage=str(tmp_path),
+    )
+    run = create(str(tmp_path), "study")
+    journal = Journal(run.journal)
+    journal.open_session(data.sha256)
+    for number, (outcome, loss) in OUTCOMES.items():
+        assignment = {"model.hidden_size": 16 + number}
+        journal.propose(number, number, Proposal(assignment, {}), searched.trial_config(assignment).to_dict())
+        journal.report(number, replace(REPORT, validation_loss=loss, best_loss=loss))
+        journal.checkpoint(number, f"ray/1/{number}")
+        if outcome:
+            journal.end(number, outcome, "why")
+    return Recorder(run, journal, searched, data, Plan(3, 1, "cpu", 6, 2.0), Display(io.StringIO()))
+
+
+def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: Corpus) -> None:
+    summary = summarise(recorder, data, "interrupted", 120.0, recorder.journal.best_trial)
+    counts = summary["trials"]
+    assert counts == {
+        **{"total": 6, "completed": 1, "stopped_early": 2, "diverged": 1, "failed": 1},
+        "unfinished": 1,
+    }
+    assert (summary["name"], summary["status"], summary["seed"]) == ("study", "interrupted", 9)
+    best = summary["best"]
+    assert (best["trial"], best["metrics"]["validation_loss"]) == (5, 1.75)
+    assert best["config"]["model"]["hidden_size"] == 21
+    assert summary["tokens"] == 6000
+
+
+def test_useful_is_training_over_slots_and_time(recorder: Recorder, data: Corpus) -> None:
+    summary = summarise(recorder, data, "completed", 120.0, None)
+    assert summary["time"] == {"wall_s": 120.0, "training_s": 180.0, "slots": 3, "useful_fraction": 0.5}
+    assert summary["best"] is None
+
+
+def test_the_summary_is_json_without_nan(recorder: Recorder, data: Corpus) -> None:
+    summary = summarise(recorder, data, "completed", 1.0, recorder.journal.best_trial)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+@pytest.mark.parametrize(("status", "written"), [("completed", "failed"), ("interrupted", "interrupted")])
+def test_a_study_without_a_loss_has_no_result(
+    tmp_path: Path, recorder: Recorder, data: Corpus, status: str, written: str
+) -> None:
+    run = create(str(tmp_path), "nothing")
+    journal = Journal(run.journal)
+    journal.open_session(data.sha256)
+    nothing = Recorder(run, journal, recorder.experiment, data, recorder.plan, recorder.display)
+    assert conclude(nothing, data, status, 1.0) is None
+    summary = json.loads(run.summary.read_text())
+    assert (summary["status"], summary["best"], summary["trials"]["total"]) == (written, None, 0)
+
+
+def test_a_result_gives_away_copies(tmp_path: Path) -> None:
+    best: dict[str, Any] = {"config": {"model": {}}, "metrics": {"validation_loss": 1.0}}
+    result = Result(tmp_path, {"best": best}, "")
+    result.best_metrics["validation_loss"] = 0.0
+    result.best_config.clear()
+    assert result.best_metrics == {"validation_loss": 1.0}
+    assert result.best_config == {"model": {}}
+
+
+def test_provenance_says_what_ran_where_on_what(data: Corpus, corpus: Path, tmp_path: Path) -> None:
+    found = provenance(data, tmp_path)
+    assert found.keys() == {"versions", "data", "git", "hardware", "finished"}
+    assert found["data"]["sha256"] == data.sha256
+    assert found["data"]["files"] == [{"name": str(corpus), "sha256": data.sha256, "bytes": corpus.stat().st_size}]
+    assert found["versions"].keys() >= {"python", "tune_rnn", "torch", "ray", "numpy"}
+    assert found["hardware"]["cores"] >= 1
+    assert found["hardware"]["processor"]
+
+
+def test_git_knows_the_commit_and_whether_the_tree_was_clean(tmp_path: Path) -> None:
+    git = provenance_module._git
+    assert git_state(tmp_path) is None
+    git(tmp_path, "init", "--quiet")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    git(tmp_path, *identity, "commit", "--quiet", "--allow-empty", "--message", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_state(tmp_path) == {"commit": commit, "clean": True}
+    (tmp_path / "new.txt").write_text("")
+    assert git_state(tmp_path) == {"commit": commit, "clean": False}
+
+
+def test_a_machine_without_git_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(Path.cwd()) is None
