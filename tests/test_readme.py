@@ -1,0 +1,53 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tune_rnn.config.validation import known_keys
+from tune_rnn.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def block(language: str) -> str:
+    """The only code block of a language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(found)
+
+
+def test_the_python_example_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = block("python")
+    assert len([line for line in code.splitlines() if line]) < 10
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "validation_loss" in capsys.readouterr().out
+    assert (tmp_path / "results" / "from-python" / "best" / "model.safetensors").exists()
+
+
+def test_the_yaml_example_loads() -> None:
+    assert set(Experiment.from_yaml_text(block("yaml")).space.branches) == {"sgd", "adamw"}
+
+
+@pytest.mark.parametrize("key", [key for key, section in known_keys().items() if section is None])
+def test_every_key_of_the_experiment_file_is_explained(key: str) -> None:
+    section, _, name = key.rpartition(".")
+    parent = "task.files" if section == "task.files" else "resources.use" if section == "resources.use" else key
+    assert f"`{parent}`" in README or (section == "regularizers" and (f"`{name}`" in README or name in README))
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", README))
+def test_every_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "experiments").glob("*/study.yaml")), ids=lambda path: path.parent.name)
+def test_every_shipped_experiment_loads_and_says_what_came_out(study: Path) -> None:
+    assert Experiment.load(study).space.shared
+    assert (study.parent / "README.md").exists()
