@@ -47,7 +47,9 @@ def test_every_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
 
 
-@pytest.mark.parametrize("study", sorted((ROOT / "experiments").glob("*/study.yaml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "study", sorted((ROOT / "experiments").glob("*/study.yaml")), ids=lambda path: path.parent.name
+)
 def test_every_shipped_experiment_loads_and_says_what_came_out(study: Path) -> None:
     assert Experiment.load(study).space.shared
     assert (study.parent / "README.md").exists()

@@ -109,8 +109,8 @@ def test_a_result_gives_away_copies(tmp_path: Path) -> None:
     assert result.best_config == {"model": {}}
 
 
-def test_provenance_says_what_ran_where_on_what(data: Corpus, corpus: Path, tmp_path: Path) -> None:
-    found = provenance(data, tmp_path)
+def test_provenance_says_what_ran_where_on_what(data: Corpus, corpus: Path) -> None:
+    found = provenance(data)
     assert found.keys() == {"versions", "data", "git", "hardware", "finished"}
     assert found["data"]["sha256"] == data.sha256
     assert found["data"]["files"] == [{"name": str(corpus), "sha256": data.sha256, "bytes": corpus.stat().st_size}]
@@ -124,10 +124,14 @@ def test_git_knows_the_commit_and_whether_the_tree_was_clean(tmp_path: Path) -> 
     assert git_state(tmp_path) is None
     git(tmp_path, "init", "--quiet")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    git(tmp_path, *identity, "commit", "--quiet", "--allow-empty", "--message", "first")
+    (tmp_path / "study.yaml").write_text("")
+    git(tmp_path, "add", "study.yaml")
+    git(tmp_path, *identity, "commit", "--quiet", "--message", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert git_state(tmp_path) == {"commit": commit, "clean": True}
-    (tmp_path / "new.txt").write_text("")
+    (tmp_path / "results").write_text("what is not tracked does not count")
+    assert git_state(tmp_path) == {"commit": commit, "clean": True}
+    (tmp_path / "study.yaml").write_text("name: changed")
     assert git_state(tmp_path) == {"commit": commit, "clean": False}
 
 

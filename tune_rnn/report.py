@@ -5,6 +5,7 @@ No torch here: the study, the journal and the pictures read reports without it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from tune_rnn.experiment import Experiment
 
 CHECKPOINT = "checkpoint.pt"
-"""The file in a checkpoint directory (`training.save`)."""
+"""The file in a checkpoint directory (`checkpoint.save`)."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,13 @@ class Report:
 
 def rungs(experiment: Experiment) -> list[float]:
     """Budgets below a trial's whole one at which trials are compared: first rung times powers of the factor."""
-    scheduler, found = experiment.scheduler, []
-    rung = scheduler.first_rung
-    while scheduler.algorithm != "none" and rung is not None and rung < experiment.budget.amount:
-        found.append(rung)
-        rung *= scheduler.reduction_factor
-    return found
+    scheduler, amount = experiment.scheduler, experiment.budget.amount
+    first = scheduler.first_rung
+    if scheduler.algorithm == "none" or first is None:
+        return []
+    # Ray's ASHA computes them by the same expression, so that a report is exactly at its rung.
+    powers = (first * scheduler.reduction_factor**power for power in itertools.count())
+    return list(itertools.takewhile(lambda rung: rung < amount, powers))
 
 
 def bits(nats: float) -> float:

@@ -1,6 +1,6 @@
 """Training one configuration: a generator of reports that knows nothing of tuning.
 
-    training = Training(config, sizes, data, budget, seed=0)
+    training = Training(config, data, budget, seed=0)
     for report in training.run():
         ...
 

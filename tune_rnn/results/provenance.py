@@ -17,12 +17,12 @@ from tune_rnn.data import Corpus
 PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "numpy", "pyarrow", "tensorboard")
 
 
-def provenance(corpus: Corpus, folder: Path | None) -> dict[str, Any]:
-    """What `summary.json` says of a run's origin; `folder` is where the experiment file lies."""
+def provenance(corpus: Corpus) -> dict[str, Any]:
+    """What `summary.json` says of a run's origin; git's state is that of the current directory."""
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "data": {"name": corpus.name, "sha256": corpus.sha256, "files": list(corpus.files)},
-        "git": git_state(folder or Path.cwd()),
+        "git": git_state(Path.cwd()),
         "hardware": {
             "machine": platform.machine(),
             "processor": _processor(),
@@ -34,11 +34,11 @@ def provenance(corpus: Corpus, folder: Path | None) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the repository around `folder`, and whether its tree was clean; None outside one."""
+    """Commit of the repository around `folder`, and whether its tracked files were unchanged; None outside one."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "clean": _git(folder, "status", "--porcelain") == ""}
+    return {"commit": commit, "clean": _git(folder, "status", "--porcelain", "--untracked-files=no") == ""}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

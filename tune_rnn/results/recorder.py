@@ -20,6 +20,7 @@ from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.search import Proposal
+from tune_rnn.space import choice
 from tune_rnn.tensorboard import TrialBoard
 
 
@@ -189,7 +190,7 @@ class Recorder:
         for branch in space.branches.values():
             for key, distribution in branch.items():
                 domains[key] = distribution if domains.get(key, distribution) == distribution else None
-        return domains | ({"one_of": None} if space.branches else {})
+        return domains | ({"one_of": choice(list(space.branches))} if space.branches else {})
 
     def _show(self, sample: Sample) -> None:
         """A sample goes into its trial's event files, whether or not the trial still runs."""

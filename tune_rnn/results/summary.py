@@ -76,7 +76,7 @@ def summarise(
         },
         "tokens": sum(trial.reports[-1].tokens for trial in journal.trials.values() if trial.reports),
         "seed": experiment.search.seed,
-        "provenance": provenance(corpus, experiment.beside),
+        "provenance": provenance(corpus),
     }
 
 

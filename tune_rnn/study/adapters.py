@@ -139,12 +139,35 @@ def _reason(traceback: str) -> str:
     return f"{exception.rpartition('.')[2]}{colon}{message}"
 
 
+class StudyAsha(ASHAScheduler):
+    """Ray's ASHA (arXiv 1810.05934, its stopping variant), which knows trials by our numbers.
+
+    A trial that goes on in a later session gets a new id from Ray, but it must not enter its old rungs again.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, _numbered(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return super().on_trial_result(tune_controller, _numbered(trial), result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        super().on_trial_complete(tune_controller, _numbered(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, _numbered(trial))
+
+
+def _numbered(trial: Any) -> Any:
+    return SimpleNamespace(trial_id=trial.config["number"])
+
+
 def build_scheduler(experiment: Experiment) -> TrialScheduler:
-    """Ray's ASHA (arXiv 1810.05934, its stopping variant) over the budget spent, or none."""
+    """The scheduler that `scheduler.algorithm` names; it compares scores at budgets spent."""
     scheduler = experiment.scheduler
     if scheduler.algorithm == "none":
         return FIFOScheduler()
-    return ASHAScheduler(
+    return StudyAsha(
         time_attr="spent",
         metric=SCORE,
         mode="min",
@@ -156,12 +179,13 @@ def build_scheduler(experiment: Experiment) -> TrialScheduler:
 
 def replay_reports(scheduler: TrialScheduler, journal: Journal, baseline_loss: float) -> None:
     """Show a new scheduler the reports of earlier sessions, so that its rungs are filled."""
+    controller: Any = None  # ASHA does not look at it
     for record in journal.trials.values():
-        trial: Any = SimpleNamespace(trial_id=f"earlier-{record.number}")
-        scheduler.on_trial_add(None, trial)  # type: ignore[arg-type]
+        trial: Any = SimpleNamespace(config={"number": record.number})
+        scheduler.on_trial_add(controller, trial)
         for report in record.reports:
             result = {"spent": report.spent, SCORE: score(report, baseline_loss)}
-            scheduler.on_trial_result(None, trial, result)  # type: ignore[arg-type]
+            scheduler.on_trial_result(controller, trial, result)
 
 
 def name_of(trial: Trial) -> str:
