@@ -12,13 +12,13 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pytest
 
-from tune_rnn.display import Display, Progress, duration, edge_warnings, final_report, plain_line
+from tune_rnn.display import Display, Progress, duration, plain_line
 
 START = Progress("char-lm", planned=32, running=2, left_s=125)
 LATER = replace(
@@ -229,81 +229,6 @@ def test_a_stream_without_the_signs_gets_question_marks() -> None:
     display = Display(io.TextIOWrapper(raw, encoding="ascii", write_through=True))
     display.say("größer: 語")
     assert raw.getvalue() == b"gr??er: ?\n"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A distribution as an edge warning sees it."""
-
-    edge: str | None
-
-    def at_edge(self, value: Any) -> str | None:
-        return self.edge
-
-    def to_yaml(self) -> dict[str, Any]:
-        return {"log_uniform": [1e-4, 0.01]}
-
-
-def test_edge_warnings_name_key_value_end_and_range() -> None:
-    domains = {
-        "training.learning_rate": Range("high"),
-        "model.layers": Range(None),
-        "regularizers.l1": Range("low"),
-    }
-    best = {"training.learning_rate": 0.00999, "model.layers": 2}  # l1 belongs to another branch
-    assert edge_warnings(best, domains) == [
-        "training.learning_rate = 0.00999 lies at the high end of its range (log_uniform: [0.0001, 0.01]): "
-        "better values may lie beyond it"
-    ]
-
-
-def test_final_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
-    report = final_report(
-        LATER,
-        configuration={"model.cell": "lstm", "training.learning_rate": 0.00123456789, "model.layers": 2},
-        searched={"training.learning_rate"},
-        metrics={"loss": 1.5, "bits per character": 2.164},
-        sample="To be\x1b[31m, or\n\tnot",
-        warnings=["a warning"],
-        places={"best model": Path("results/char-lm/best")},
-        board=Path("results/char lm"),
-    )
-    assert (
-        report
-        == """\
-char-lm: 14 of 32 trials done, 2 running, 9 stopped early, 1 diverged, 1 failed, in 1:15 min
-
-Best configuration (trial 7)
-  training.learning_rate  0.00123457
-
-Not searched
-  model.cell=lstm, model.layers=2
-
-Validation
-  loss                1.5
-  bits per character  2.164
-
-Sample
-  To be\ufffd[31m, or
-  \tnot
-
-Warnings
-  a warning
-
-Where
-  best model  results/char-lm/best
-  curves      tensorboard --logdir 'results/char lm'"""
-    )
-
-
-def test_the_report_names_a_tensorboard_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tune_rnn.display import tensorboard_command
-
-    (tmp_path / "tensorboard").touch()
-    monkeypatch.setattr("shutil.which", lambda program: None)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert tensorboard_command(Path("run")) == f"{tmp_path}/tensorboard --logdir run"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What people see of a study: a live display on a terminal, plain lines elsewhere, the final report.
+"""What people see of a study: while it runs: a live display on a terminal, plain lines elsewhere.
 
 A display is worth less than the study it shows. A reader that has gone away (`tune-rnn run … | head`), a full
 disk below a redirected output or a closed stream never raise here: the study goes on, and its result is in
@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
-import shutil
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -174,14 +170,14 @@ def _render(progress: Progress, stream: TextIO) -> RenderableType:
     bar.add_column(ratio=1)
     bar.add_column(no_wrap=True)
     bar.add_row(ProgressBar(total=1.0, completed=_fraction(progress)), line(_times(progress)))
-    rows: list[RenderableType] = [bar, line(_counts(progress)), line(_best(progress), "green")]
+    rows: list[RenderableType] = [bar, line(counts(progress)), line(_best(progress), "green")]
     message = [line(progress.message, "dim")] if progress.message else []
     return Group(line(progress.name, "bold"), *rows, *message)
 
 
 def plain_line(progress: Progress) -> str:
     """The state in one line, as logs and continuous integration see it."""
-    parts = [_times(progress), _counts(progress), _best(progress), progress.message]
+    parts = [_times(progress), counts(progress), _best(progress), progress.message]
     return f"{progress.name}: " + " | ".join(part for part in parts if part)
 
 
@@ -194,13 +190,14 @@ def _times(progress: Progress) -> str:
     return f"{int(100 * _fraction(progress)):d} % after {duration(progress.elapsed_s)}{left}"
 
 
-def _counts(progress: Progress) -> str:
+def counts(progress: Progress) -> str:
+    """How many trials there are in each state, in words."""
     planned = "" if progress.planned is None else f" of {progress.planned}"
-    counts = [f"{progress.ended}{planned} trials done", f"{progress.running} running"]
-    for ending in ("stopped_early", "diverged", "failed"):
-        if count := getattr(progress, ending):
-            counts.append(f"{count} {ending.replace('_', ' ')}")
-    return ", ".join(counts)
+    found = [f"{progress.ended}{planned} trials done"]
+    for state in ("running", "stopped_early", "diverged", "failed"):
+        if count := getattr(progress, state):
+            found.append(f"{count} {state.replace('_', ' ')}")
+    return ", ".join(found)
 
 
 def _best(progress: Progress) -> str:
@@ -219,79 +216,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
-
-
-class Searched(Protocol):
-    """What an edge warning asks of a distribution (see `tune_rnn.space`)."""
-
-    def at_edge(self, value: Any) -> str | None: ...
-
-    def to_yaml(self) -> dict[str, Any]: ...
-
-
-def edge_warnings(best: Mapping[str, Any], domains: Mapping[str, Searched]) -> list[str]:
-    """One warning for each of the best trial's values that lies at the edge of its range."""
-    warnings = []
-    for key, domain in domains.items():
-        edge = domain.at_edge(best[key]) if key in best else None
-        if edge:
-            ends = ", ".join(f"{kind}: {values}" for kind, values in domain.to_yaml().items())
-            value = f"{key} = {_scalar(best[key])} lies at the {edge} end of its range"
-            warnings.append(f"{value} ({ends}): better values may lie beyond it")
-    return warnings
-
-
-def final_report(
-    progress: Progress,
-    *,
-    configuration: Mapping[str, Any],
-    searched: Collection[str],
-    metrics: Mapping[str, float],
-    sample: str,
-    warnings: Iterable[str],
-    places: Mapping[str, Path | str],
-    board: Path,
-) -> str:
-    """The text that ends a study.
-
-    configuration: the best trial's values by dotted key; the keys in `searched` were varied and come first.
-    metrics: validation metrics of the best trial. places: what lies where. board: directory for TensorBoard.
-    """
-    first = {key: value for key, value in configuration.items() if key in searched}
-    fixed = ", ".join(f"{key}={_scalar(v)}" for key, v in configuration.items() if key not in searched)
-    parts = [
-        f"{progress.name}: {_counts(progress)}, in {duration(progress.elapsed_s)}",
-        _section(f"Best configuration (trial {progress.best_trial})", _rows(first)),
-        _section("Not searched", textwrap.wrap(fixed, 96)),
-        _section("Validation", _rows(metrics)),
-        _section("Sample", _printable(sample).splitlines()),
-        _section("Warnings", list(warnings)),
-        _section("Where", _rows({**places, "curves": tensorboard_command(board)})),
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def tensorboard_command(directory: Path) -> str:
-    """The command that shows the curves, with the path of TensorBoard where the shell would not find it."""
-    beside_python = Path(sys.executable).with_name("tensorboard")
-    on_path = shutil.which("tensorboard")
-    program = str(beside_python) if on_path is None and beside_python.exists() else "tensorboard"
-    return shlex.join([program, "--logdir", str(directory)])
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: a model may have learnt some that would confuse a terminal."""
-    return "".join(symbol if symbol.isprintable() or symbol in "\n\t" else "\ufffd" for symbol in text)
-
-
-def _section(title: str, lines: Sequence[str]) -> str:
-    return "\n".join([title, *(f"  {line}" for line in lines)]) if lines else ""
-
-
-def _rows(values: Mapping[str, Any]) -> list[str]:
-    width = max(map(len, values), default=0)
-    return [f"{key:<{width}}  {_scalar(value)}" for key, value in values.items()]
-
-
-def _scalar(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

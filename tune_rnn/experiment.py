@@ -125,6 +125,14 @@ class Experiment:
                 raise InputError(key, "must have a single value here", f"Add {key}=VALUE.", value.to_yaml())
         return validate(TrialConfig, {**nest(trial), "one_of": branch})
 
+    def allows(self, key: str, value: Any) -> bool:
+        """Return whether a trial may have this value at a dotted key, searched or not."""
+        try:
+            validate(TrialConfig, nest({key: value}))
+        except InputError:
+            return False
+        return True
+
     def to_yaml(self) -> str:
         """Return the resolved experiment, every default written; it loads as an equal experiment."""
         branches = {name: nest(_plain(flat)) for name, flat in self._resolved.branches.items()}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data import Corpus
-from tune_rnn.display import edge_warnings, final_report
 from tune_rnn.errors import is_disk_full
 from tune_rnn.results.best import Sample, best_metrics
+from tune_rnn.results.closing import edge_warnings, final_report
 from tune_rnn.results.directory import write_atomically
 from tune_rnn.results.journal import OUTCOMES, Journal, TrialRecord
 from tune_rnn.results.provenance import provenance
@@ -86,7 +86,7 @@ def _counts(journal: Journal) -> dict[str, int]:
 
 
 def _closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
-    space = recorder.experiment.space
+    experiment = recorder.experiment
     assignment = best.proposal.assignment
     metrics = best_metrics(best)
     run = recorder.run
@@ -96,7 +96,7 @@ def _closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         searched=list(assignment),
         metrics={name: metrics[name] for name in (METRIC, "bits_per_character")},
         sample=sample.text,
-        warnings=edge_warnings(assignment, space.distributions(assignment.get("one_of"))),
+        warnings=edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,
     )
