@@ -187,6 +187,11 @@ class Resources(_Section):
     use: Use | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether a trial gets a GPU where there is one."""
+        return self.device != "cpu" and self.per_trial.gpu != 0 and (self.use is None or self.use.gpu != 0)
+
     @model_validator(mode="after")
     def _a_trial_fits(self) -> Self:
         for kind in ("cpu", "gpu") if self.use else ():

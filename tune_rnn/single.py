@@ -141,8 +141,7 @@ def _checkpoint(training: Training, recorder: Recorder) -> None:
 
 def _device(experiment: Experiment) -> str:
     resources = experiment.resources
-    wanted = resources.device != "cpu" and resources.per_trial.gpu != 0
-    if wanted and torch.cuda.is_available():
+    if resources.may_use_gpu and torch.cuda.is_available():
         return "cuda:0"
     if resources.device == "cuda":
         remedy = "Install a CUDA build of torch, or set resources.device: cpu."

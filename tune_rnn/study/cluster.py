@@ -87,9 +87,11 @@ def count_slots(resources: Resources, total: Mapping[str, float]) -> Slots:
     cpu, gpu = resources.per_trial.cpu, resources.per_trial.gpu
     use_cpu, use_gpu = (resources.use.cpu, resources.use.gpu) if resources.use else (None, None)
     if resources.device == "cpu":
-        gpu = use_gpu = 0.0
+        use_gpu = None
+    if not resources.may_use_gpu:
+        gpu = 0.0
     elif gpu == "auto":
-        gpu = 1.0 if gpus and use_gpu != 0 else 0.0
+        gpu = 1.0 if gpus else 0.0
     if resources.device == "cuda" and gpu == 0:
         remedy = "Run where there are GPUs, set resources.per_trial.gpu, or set resources.device: cpu."
         raise InputError("resources.device", "no trial would get a GPU", remedy, "cuda")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,9 @@ def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Exp
 
 
 def _resolve_precision(experiment: Experiment) -> Future[str]:
-    """Resolve `precision: auto` in a thread, while Ray starts: the import of torch takes seconds."""
+    """Resolve `precision: auto` in a thread while Ray starts, and import there what else takes seconds."""
 
-    def probe() -> str:
+    def resolve() -> str:
         import torch
 
         from tune_rnn.precision import resolve_precision
@@ -98,11 +99,13 @@ def _resolve_precision(experiment: Experiment) -> Future[str]:
         torch.set_num_threads(1)
         assignment = experiment.space.sample(np.random.default_rng(experiment.search.seed))
         config = experiment.trial_config(assignment)
-        on_gpu = torch.cuda.is_available() and experiment.resources.device != "cpu"
+        on_gpu = experiment.resources.may_use_gpu and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         return resolve_precision(config.training.precision, device, config.model.cell)
 
-    with_one_thread = ThreadPoolExecutor(1)
-    future = with_one_thread.submit(probe)
-    with_one_thread.shutdown(wait=False)
+    thread = ThreadPoolExecutor(1)
+    future = thread.submit(resolve)
+    if experiment.search.algorithm == "hyperopt":
+        thread.submit(import_module, "hyperopt")
+    thread.shutdown(wait=False)
     return future
