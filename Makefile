@@ -4,13 +4,14 @@ BIN := .venv/bin
 # constraints.txt is in force for every installation: an unpinned torch brings gigabytes of CUDA libraries.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup quickstart test test-slow lint format clean
+.PHONY: help setup quickstart test test-slow test-gpu lint format clean
 
 help:
 	@echo "make setup       create .venv and install tune-rnn into it"
 	@echo "make quickstart  set up, then run the study of experiments/quickstart"
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
+	@echo "make test-gpu    the tests that need a CUDA device"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make clean       remove .venv"
@@ -25,6 +26,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m "slow and not cluster and not gpu"
+
+test-gpu: .venv/installed-dev
+	$(BIN)/python -m pytest -m gpu
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -75,7 +75,7 @@ def test_a_worse_trial_is_stopped_at_its_rung_and_not_between() -> None:
 def test_a_resumed_study_has_the_rungs_it_had_and_no_trial_enters_one_twice(tmp_path: Path) -> None:
     straight = build_scheduler(experiment())
     journal = Journal(tmp_path / "trials.jsonl")
-    journal.open_session("sha")
+    journal.open_session("sha", 1, 0.0)
     for number, losses in enumerate([[1.0, 0.9, 0.8], [1.5], [0.7, 0.6]]):
         journal.propose(number, 0, Proposal({}, {}), {})
         for spent, loss in enumerate(losses, start=1):

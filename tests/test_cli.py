@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -370,6 +372,7 @@ def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: p
         "searched",
         "slots",
         "parameters",
+        "precision",
         "time",
         "results",
     ]
@@ -395,7 +398,7 @@ def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.M
     assert main(["check", "study.yaml", "scheduler.algorithm=none"]) == 0
     told = capsys.readouterr().out
     for part in (
-        "1 trial of at most 1 epochs",
+        "1 trial of at most 1 epoch\n",
         "nothing to search",
         "2 characters of validation and test are not in train, and read as <unk>: '☃'",
         "stopping    none",
@@ -409,6 +412,41 @@ def test_an_encoding_that_lacks_a_letter_and_a_reader_that_goes_away(trained: Pa
     shell = ["bash", "-c", f"set -o pipefail; {command} | {reader}"]
     done = subprocess.run(shell, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
     assert (done.returncode, done.stdout[:1], done.stderr) == (0, "?" if reader == "cat" else "", "")
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["sample", "--length", "5"]])
+def test_an_answer_that_cannot_be_written_is_an_error(trained: Path, command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        line = [sys.executable, "-m", "tune_rnn", *command, str(trained)]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "tune-rnn: the output cannot be written (No space left on device)\n"
+
+
+def test_overrides_may_stand_after_options(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml", "model.layers=0", "--seed", "3", "model.cell=x"]) == 2
+    assert "model.cell: 'x': must be one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nonsense", "address: 'nonsense': must be auto or HOST:PORT."),
+        ("ray://10.0.0.1:10001", "address: 'ray://10.0.0.1:10001': must be auto or HOST:PORT."),
+        ("127.0.0.1:99999", "address: '127.0.0.1:99999': must be auto or HOST:PORT."),
+        ("127.0.0.1:9", "address: '127.0.0.1:9': no Ray cluster answers there. Start it with `ray start --head`"),
+        ("auto", "address: 'auto': no Ray cluster answers there."),
+    ],
+)
+def test_an_address_without_a_ray_is_refused_at_once(
+    folder: Path, address: str, message: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", functools.cache(set))
+    began = time.monotonic()
+    assert main(["run", "study.yaml", "--address", address]) == 2
+    assert time.monotonic() - began < 10
+    assert message in capsys.readouterr().err
+    assert not Path("results").exists()
 
 
 def test_neither_torch_nor_ray_is_loaded_before_a_study_starts() -> None:

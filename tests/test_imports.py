@@ -16,6 +16,8 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "data",
     "evaluation",
     "exported",
+    "interval",
+    "memory",
     "model",
     "optimization",
     "precision",

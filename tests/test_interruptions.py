@@ -150,6 +150,25 @@ def test_an_interrupted_study_says_how_to_go_on(
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize("after_s", [2.0, 3.5, 5.0])
+def test_ctrl_c_while_ray_starts_ends_the_command_cleanly(
+    study_file: Path, start: Callable[..., subprocess.Popen[str]], after_s: float
+) -> None:
+    process = start("run", study_file)
+    time.sleep(after_s)
+    for _ in range(3):  # people press it more than once
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+    status, out, err = finish(process)
+    assert status == 130
+    assert "nterrupted" in err
+    assert "Traceback" not in out + err
+    deadline = time.monotonic() + 30
+    while (left := ray_processes_of(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left, "Ray outlived the command"
+
+
 def test_a_resumed_trial_ends_as_it_would_have(
     study_file: Path, run_directory: RunDirectory, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

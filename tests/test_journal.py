@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tune_rnn.errors import InputError
 from tune_rnn.report import Report
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.search import Proposal
@@ -52,7 +54,7 @@ def add(journal: Journal, number: int, *losses: float, checkpoint: bool = True, 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     opened = Journal(tmp_path / "trials.jsonl")
-    opened.open_session("abc")
+    opened.open_session("abc", 2, 1000.0)
     return opened
 
 
@@ -106,7 +108,7 @@ def test_a_line_that_a_crash_cut_off_is_ignored(journal: Journal, kept: float) -
     journal.path.write_bytes(whole + last[: int(kept * (len(last) - 1))])
     cut = Journal(journal.path)
     assert cut.trials == journal.trials
-    cut.open_session("abc")
+    cut.open_session("abc", 2, 1000.0)
     begin(cut, 1)
     again = Journal(journal.path)
     assert again.trials == cut.trials
@@ -127,7 +129,7 @@ def test_reports_without_a_checkpoint_are_dropped_by_a_new_session(journal: Jour
     add(journal, 1, 3.0, checkpoint=False)
     assert journal.trials[0].best_loss == 2.0, "the model of the third report is nowhere"
     for opened in (journal, Journal(journal.path)):
-        opened.open_session("abc")
+        opened.open_session("abc", 2, 1000.0)
         assert [report.validation_loss for report in opened.trials[0].reports] == [3.0, 2.0]
         assert opened.trials[1].reports == []
         assert [trial.number for trial in opened.unfinished] == [0, 1]
@@ -140,7 +142,7 @@ def test_finished_trials_stay_finished(journal: Journal) -> None:
         add(journal, number, 2.0)
         journal.end(number, outcome, "why")
     before = {number: (trial.outcome, trial.reason) for number, trial in journal.trials.items()}
-    journal.open_session("abc")
+    journal.open_session("abc", 2, 1000.0)
     assert {number: (trial.outcome, trial.reason) for number, trial in journal.trials.items()} == before
     assert journal.unfinished == []
 
@@ -151,7 +153,7 @@ def test_failed_trials_return_to_their_checkpoint(journal: Journal) -> None:
     add(journal, 0, 1.0, checkpoint=False)
     journal.end(0, "failed", "no space left on the disk")
     assert journal.count("failed") == 1
-    journal.open_session("abc")
+    journal.open_session("abc", 2, 1000.0)
     (trial,) = journal.unfinished
     assert (trial.outcome, trial.reason, trial.spent) == ("", "", 1.0)
 
@@ -166,7 +168,7 @@ def test_a_crash_between_the_last_checkpoint_and_the_end_loses_no_result(
     begin(journal, 0)
     add(journal, 0, 2.0, finished=finished, reason="its reason")
     assert [trial.number for trial in journal.unfinished] == [0]
-    journal.open_session("abc")
+    journal.open_session("abc", 2, 1000.0)
     assert journal.unfinished == []
     assert (journal.trials[0].outcome, journal.trials[0].reason) == (outcome, "its reason")
 
@@ -237,16 +239,41 @@ def test_every_line_is_an_event_with_its_time(journal: Journal) -> None:
 
 def test_wall_time_counts_sessions_and_not_the_nights_between(tmp_path: Path, clock: list[float]) -> None:
     journal = Journal(tmp_path / "trials.jsonl")
-    journal.open_session("abc")
-    assert journal.wall_s == 0.0
+    journal.open_session("abc", 2, clock[0] - 5)
+    assert journal.wall_s == 5
     begin(journal, 0)
     clock[0] = 1030.5
-    add(journal, 0, 2.0)
+    add(journal, 0, 2.0)  # killed then
     clock[0] = 90_000.0
-    journal.open_session("abc")
+    journal.open_session("abc", 3, clock[0])
     clock[0] = 90_010.0
     journal.end(0, "completed", "")
-    assert journal.wall_s == Journal(journal.path).wall_s == 40.5
+    clock[0] = 90_011.0
+    journal.close_session()
+    read = Journal(journal.path)
+    assert journal.wall_s == read.wall_s == 35.5 + 11
+    assert journal.slot_s == read.slot_s == 2 * 35.5 + 3 * 11
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"event": "report", "trial": 7}', "KeyError: 7"),
+        ('{"trial": 0, "time": 1}', "KeyError: 'event'"),
+        ("[1, 2]", "TypeError: "),
+    ],
+)
+def test_a_line_of_somebody_else_is_named(journal: Journal, line: str, found: str) -> None:
+    with journal.path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=rf"trials\.jsonl: line 2 is not what tune_rnn writes \({re.escape(found)}"):
+        Journal(journal.path)
+
+
+def test_the_data_must_be_what_they_were(journal: Journal) -> None:
+    journal.check_data("abc")
+    with pytest.raises(InputError, match="data has changed"):
+        journal.check_data("abd")
 
 
 @pytest.mark.parametrize(

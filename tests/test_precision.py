@@ -10,7 +10,7 @@ import tiny
 import torch
 
 from tune_rnn import model, precision
-from tune_rnn.errors import TrialFailed
+from tune_rnn.errors import InputError, TrialFailed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,26 +44,41 @@ def test_auto_takes_bf16_where_it_is_clearly_faster(
     fp32_s: float, bf16_s: float | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"fp32": fp32_s, "bf16": bf16_s}
-    monkeypatch.setattr(precision, "_step_seconds", lambda name, *_: seconds[name])
-    assert precision.resolve_precision("auto", CPU, "lstm") == expected
+    monkeypatch.setattr(precision, "_step_seconds", lambda name, *_, **__: seconds[name])
+    assert precision.resolve_precision("auto", CPU, ["lstm"]) == expected
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.usefixtures("bf16_nowhere")
 def test_auto_is_fp32_where_bf16_is_impossible(cell: str) -> None:
-    assert precision.resolve_precision("auto", CPU, cell) == "fp32"
+    assert precision.resolve_precision("auto", CPU, [cell]) == "fp32"
     assert precision.is_available("fp32", CPU, cell)
     assert not precision.is_available("bf16", CPU, cell)
 
 
 def test_auto_finds_an_answer_on_this_machine() -> None:
-    assert precision.resolve_precision("auto", CPU, "lstm") in ("fp32", "bf16")
+    assert precision.resolve_precision("auto", CPU, ["lstm", "gru", "rnn"]) in ("fp32", "bf16")
 
 
-@pytest.mark.parametrize("stated", ["fp32", "bf16"])
-def test_a_stated_precision_is_taken_without_a_trial(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(precision, "_step_seconds")
-    assert precision.resolve_precision(stated, CPU, "lstm") == stated
+def test_auto_takes_bf16_only_where_it_is_faster_for_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {("fp32", "lstm"): 1.0, ("bf16", "lstm"): 0.5, ("fp32", "gru"): 1.0, ("bf16", "gru"): 1.0}
+    monkeypatch.setattr(precision, "_step_seconds", lambda name, _, cell, **__: seconds[name, cell])
+    assert precision.resolve_precision("auto", CPU, ["lstm"]) == "bf16"
+    assert precision.resolve_precision("auto", CPU, ["lstm", "gru"]) == "fp32"
+
+
+def test_a_gpu_has_fp32_alone() -> None:
+    gpu = torch.device("cuda")
+    assert precision.resolve_precision("auto", gpu, ["lstm"]) == "fp32"
+    assert precision.resolve_precision("fp32", gpu, ["lstm"]) == "fp32"
+    with pytest.raises(InputError, match="cell lstm cannot train with bf16 on this cuda"):
+        precision.resolve_precision("bf16", gpu, ["lstm"])
+
+
+@pytest.mark.usefixtures("bf16_nowhere")
+def test_a_stated_bf16_that_is_impossible_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^training\.precision: 'bf16': cell gru cannot train with bf16 on this cpu"):
+        precision.resolve_precision("bf16", CPU, ["gru"])
 
 
 @pytest.mark.usefixtures("bf16_nowhere")

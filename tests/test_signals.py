@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tune_rnn.signals import interrupts
+from tune_rnn.signals import PATIENCE_S, interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -19,9 +19,14 @@ def test_the_first_signal_is_a_wish(number: signal.Signals) -> None:
         assert wanted.is_set()
 
 
-def test_a_second_ctrl_c_is_a_command_and_a_second_sigterm_is_not() -> None:
+def test_a_late_ctrl_c_is_a_command_and_an_impatient_one_or_a_sigterm_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("tune_rnn.signals.time.monotonic", lambda: now[0])
     with interrupts():
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] += PATIENCE_S - 1
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] += 2
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

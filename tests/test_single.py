@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -102,7 +106,7 @@ def test_the_summary_keeps_its_contract(finished: Result) -> None:
     assert time.keys() == {"wall_s", "training_s", "slots", "useful_fraction"}
     assert 0 < time["training_s"] <= time["wall_s"]
     assert time["slots"] == 1
-    assert time["useful_fraction"] == pytest.approx(time["training_s"] / time["wall_s"], abs=1e-3)
+    assert time["useful_fraction"] == round(time["training_s"] / time["wall_s"], 4)
     assert summary["provenance"].keys() >= {"versions", "data", "git", "hardware"}
     assert summary["seed"] == 0
 
@@ -166,7 +170,7 @@ def study(corpus: Path, tmp_path: Path) -> RunDirectory:
     run = create(str(tmp_path), "study")
     write_experiment(run, searched)
     journal = Journal(run.journal)
-    journal.open_session("abc")
+    journal.open_session(sha256(corpus), 1, 0.0)
     assignments = [{"one_of": "lstm", "model.hidden_size": 12}, {"one_of": "gru", "training.learning_rate": 1 / 300}]
     for number, assignment in enumerate(assignments):
         config = searched.trial_config(assignment).to_dict()
@@ -174,6 +178,10 @@ def study(corpus: Path, tmp_path: Path) -> RunDirectory:
         journal.report(number, a_report(2.0 - number))
         journal.checkpoint(number, "ray/1/checkpoint")
     return run
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def a_report(loss: float) -> Report:
@@ -200,7 +208,7 @@ def test_overrides_come_after_the_values_of_the_trial(study: RunDirectory) -> No
     ("which", "message"),
     [
         (":2", r"study:2: the run has no such trial\. It has trials 0 to 1\."),
-        (":x", r"study:x: is not a run directory"),
+        (":x", r"study:x: the run has no such trial\. It has trials 0 to 1\."),
         ("/trial_0000", r"is not a run directory"),
     ],
 )
@@ -209,10 +217,70 @@ def test_a_trial_that_is_not_there(study: RunDirectory, which: str, message: str
         Rerun.of(f"{study.path}{which}")
 
 
+def test_a_rerun_refuses_data_that_have_changed_unless_told_to_take_others(
+    study: RunDirectory, corpus: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.txt"
+    copy.write_text(corpus.read_text() + "More.")
+    changed = study.experiment.read_text().replace(str(corpus), str(copy))
+    study.experiment.write_text(changed)
+    with pytest.raises(InputError, match="data has changed"):
+        Rerun.of(str(study.path))
+    assert Rerun.of(str(study.path), [f"task.corpus={corpus}"]).experiment.task.corpus == str(corpus)
+
+
+def test_training_works_outside_the_main_thread(corpus: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        result = threads.submit(train, experiment(corpus, tmp_path)).result()
+    assert result.summary["status"] == "completed"
+
+
+@pytest.mark.parametrize("fails", ["tune_rnn.results.journal.Journal.report", "tune_rnn.single.save"])
+def test_a_full_disk_ends_the_training_with_that_reason(
+    fails: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fails, full)
+    with pytest.raises(StudyFailed, match=r"^The disk is full\. Free some space; then `tune-rnn resume"):
+        train(experiment(corpus, tmp_path))
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert (summary["status"], summary["trials"]["failed"]) == ("failed", 1)
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_anything_is_made(corpus: Path, tmp_path: Path) -> None:
+    huge = {**SECTIONS["model"], "hidden_size": 1_000_000}
+    with pytest.raises(
+        InputError, match=r"^model: [\d,]+ parameters take [\d,]+ GiB to train, and there are [\d,]+ GiB"
+    ):
+        train(experiment(corpus, tmp_path / "storage", model=huge))
+    assert not (tmp_path / "storage").exists()
+
+
+def test_more_streams_than_characters_are_refused(corpus: Path, tmp_path: Path) -> None:
+    wide = {**SECTIONS["training"], "batch_size": 100_000}
+    with pytest.raises(
+        InputError, match=r"^training\.batch_size: 100000: the training text has only [\d,]+ characters"
+    ):
+        train(experiment(corpus, tmp_path, training=wide))
+
+
+def test_what_was_hardly_meant_is_said(corpus: Path, tmp_path: Path) -> None:
+    wide = {**SECTIONS["training"], "batch_size": 500}
+    said = io.StringIO()
+    odd = experiment(corpus, tmp_path, training=wide, regularizers={"hidden_dropout": 0.1})
+    train(odd, display=Display(said))
+    assert "Note: with training.batch_size 500 and training.sequence_length" in said.getvalue()
+    assert (
+        "Note: regularizers.hidden_dropout acts between layers, so with one layer it does nothing." in said.getvalue()
+    )
+
+
 def test_a_run_without_trials_has_no_best_one(corpus: Path, tmp_path: Path) -> None:
     run = create(str(tmp_path), "empty")
     write_experiment(run, experiment(corpus, tmp_path))
-    with pytest.raises(InputError, match=r"the run has no best trial\. It has none\."):
+    with pytest.raises(InputError, match=r"the run has no best trial\. Name one: RUN:TRIAL\."):
         Rerun.of(str(run.path))
 
 
@@ -227,9 +295,9 @@ def test_a_directory_may_have_any_name(finished: Result, tmp_path: Path, name: s
     [
         (
             {"model": {"layers": {"int": [1, 2]}, "hidden_size": {"choice": [8, 16]}}},
-            r"^model\.hidden_size: still has a distribution, and so do model\.layers; .* Fix it: model\.hidden_size=",
+            r"^model\.hidden_size: still has a distribution, and so do model\.layers; .*size=VALUE model\.layers=V",
         ),
-        ({"one_of": {"a": {}, "b": {}}}, r"^one_of: .*Fix it: one_of=VALUE"),
+        ({"one_of": {"a": {}, "b": {}}}, r"^one_of: .*Fix them all \(one_of=NAME\)"),
         ({"resources": {"device": "cuda"}}, r"^resources\.device: 'cuda': torch .* sees no GPU\. Install"),
         ({"task": {"corpus": "nowhere.txt"}}, r"^task\.corpus: 'nowhere\.txt': neither"),
     ],
@@ -272,7 +340,7 @@ def test_an_interrupted_model_is_kept_and_goes_on_bit_for_bit(
     assert evaluate_run(run.path)["loss"] == summary["best"]["metrics"]["validation_loss"]
     with locked(run):
         journal = Journal(run.journal)
-        journal.open_session(journal.data_sha256)
+        journal.open_session(journal.data_sha256, 1, 0.0)
     (record,) = journal.unfinished
     rest = [*training_of(interrupted, record, run).run()]
     assert measured([*record.reports, *rest]) == measured(trial_of(finished.path).reports)

@@ -55,14 +55,32 @@ REFUSED: list[tuple[dict[str, Any], dict[str, float], str]] = [
 
 @pytest.mark.parametrize(("resources", "total", "slots"), FITS)
 def test_what_fits(resources: dict[str, Any], total: dict[str, float], slots: Slots) -> None:
-    assert count_slots(Resources.model_validate(resources), total) == slots
+    assert count_slots(Resources.model_validate(resources), [total]) == slots
 
 
 @pytest.mark.parametrize(("resources", "total", "message"), REFUSED)
 def test_what_is_refused(resources: dict[str, Any], total: dict[str, float], message: str) -> None:
     with pytest.raises(InputError) as caught:
-        count_slots(Resources.model_validate(resources), total)
+        count_slots(Resources.model_validate(resources), [total])
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "slots"),
+    [
+        ({"per_trial": {"cpu": 3.0}}, [{"CPU": 4.0}, {"CPU": 4.0}], Slots(2, 3, 0)),
+        ({"per_trial": {"cpu": 3.0}, "use": {"cpu": 4.0}}, [{"CPU": 4.0}, {"CPU": 4.0}], Slots(1, 3, 0)),
+        ({}, [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 4.0}, {}], Slots(2, 1, 1)),
+        ({"per_trial": {"gpu": 0.7}}, [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}], Slots(2, 1, 0.7)),
+    ],
+)
+def test_a_trial_runs_on_one_node(resources: dict[str, Any], nodes: list[dict[str, float]], slots: Slots) -> None:
+    assert count_slots(Resources.model_validate(resources), nodes) == slots
+
+
+def test_a_trial_too_large_for_every_node_is_refused() -> None:
+    with pytest.raises(InputError, match="no single node has that much"):
+        count_slots(Resources.model_validate({"per_trial": {"cpu": 3.0}}), [{"CPU": 2.0}, {"CPU": 2.0}])
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [(0.25, 1), (1, 1), (1.9, 1), (2, 2), (16, 16)])

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import ray
 
 import tune_rnn
+from tune_rnn.data import load_corpus
+from tune_rnn.display import Display, Progress
 from tune_rnn.errors import InputError, StudyFailed, TrialFailed
 from tune_rnn.experiment import Experiment
+from tune_rnn.report import TrialBudget
 from tune_rnn.results.directory import RunDirectory, locked
 from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
 from tune_rnn.study.cluster import ray_session
-from tune_rnn.study.trainable import trial_device
+from tune_rnn.study.trainable import TrialTrainable, shared_arrays, trial_device
 
 CPU = {"device": "cpu"}
 
@@ -79,7 +86,7 @@ def test_the_summary_keeps_its_contract(finished: Result) -> None:
     assert counts["completed"] >= 1
     time = summary["time"]
     assert time["slots"] == 2
-    assert time["useful_fraction"] == pytest.approx(time["training_s"] / (2 * time["wall_s"]), abs=1e-3)
+    assert time["useful_fraction"] == round(time["training_s"] / (2 * time["wall_s"]), 4)
     assert summary["tokens"] > 0
     assert summary["seed"] == 1
     assert set(summary["provenance"]) >= {"versions", "data", "git", "hardware"}
@@ -171,10 +178,58 @@ def test_a_failing_trial_leaves_its_traceback_and_the_study_goes_on(
     result = tune_rnn.run(study)
     assert result.summary["trials"]["failed"] == 1
     error = result.path / "trial_0001" / "error.txt"
-    assert "tune_rnn/training.py" in error.read_text()
+    assert "tune_rnn/memory.py" in error.read_text()
     shown = capsys.readouterr().out
     assert str(error) in shown
-    assert "trial_0001 failed: RuntimeError: " in shown
+    assert "trial_0001 failed: model: 4,0" in shown
+    assert "parameters take" in shown
+
+
+class Killer(Display):
+    """Kills the process of a trial that trains, as the operating system does when memory runs out."""
+
+    killed = False
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if not self.killed and "".join(child.cmdline()[:1]).endswith("Trainable.train"):
+                    child.kill()
+                    self.killed = True
+
+
+def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 30, "trials": 3}), display=Killer())
+    assert result.summary["trials"]["failed"] == 1
+    out, err = capfd.readouterr()
+    assert " failed: its process was killed, perhaps because the machine had too little memory (traceback: " in out
+    assert "raylet" not in out + err
+    again = tune_rnn.resume(result.path)
+    assert again.summary["trials"]["failed"] == 0
+
+
+def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path) -> None:
+    study = experiment(corpus, tmp_path)
+    data = load_corpus(study.task)
+    arrays = {"train": shared_arrays(data.train), "validation": shared_arrays(data.validation)}
+    shared = {"vocabulary_size": data.vocabulary.size, "documents": "separate", "budget": TrialBudget.of(study)}
+    trial = study.trial_config(study.space.sample(np.random.default_rng(0))).to_dict()
+    config = {"number": 0, "seed": 0, "trial": trial, "resume_from": None}
+    trainable = object.__new__(TrialTrainable)
+    trainable.setup(config, **arrays, **shared, threads=1, device="cpu")
+    trainable.step()
+    assert trainable.training is not None
+    last = weakref.ref(trainable.training)
+    trainable.reset_config(config)
+    assert last() is None
+
+
+def test_an_address_is_refused_where_the_process_has_a_ray(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^address: 'auto': this process already uses a Ray"):
+        tune_rnn.run(experiment(corpus, tmp_path), address="auto")
 
 
 def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:

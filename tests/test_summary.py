@@ -13,14 +13,16 @@ import pytest
 
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import Display
+from tune_rnn.errors import StudyFailed, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results import provenance as provenance_module
+from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.directory import create
-from tune_rnn.results.journal import Journal
+from tune_rnn.results.journal import Journal, Span
 from tune_rnn.results.provenance import git_state, provenance
 from tune_rnn.results.recorder import Plan, Recorder
-from tune_rnn.results.summary import Result, conclude, summarise
+from tune_rnn.results.summary import Result, write_summary
 from tune_rnn.search import Proposal
 
 REPORT = Report(1.0, 1000, 10, 2.0, 2.1, 2.1, 1e-3, 0.5, 100.0, 30.0, improved=True)
@@ -51,7 +53,7 @@ def recorder(tmp_path: Path, data: Corpus) -> Recorder:
     )
     run = create(str(tmp_path), "study")
     journal = Journal(run.journal)
-    journal.open_session(data.sha256)
+    journal.open_session(data.sha256, 2, 1000.0)
     for number, (outcome, loss) in OUTCOMES.items():
         assignment = {"model.hidden_size": 16 + number}
         journal.propose(number, number, Proposal(assignment, {}), searched.trial_config(assignment).to_dict())
@@ -63,7 +65,7 @@ def recorder(tmp_path: Path, data: Corpus) -> Recorder:
 
 
 def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: Corpus) -> None:
-    summary = summarise(recorder, data, "interrupted", 120.0, recorder.journal.best_trial)
+    summary = write_summary(recorder, data, "interrupted")
     counts = summary["trials"]
     assert counts == {
         **{"total": 6, "completed": 1, "stopped_early": 2, "diverged": 1, "failed": 1},
@@ -77,14 +79,20 @@ def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: C
 
 
 def test_useful_is_training_over_slots_and_time(recorder: Recorder, data: Corpus) -> None:
-    summary = summarise(recorder, data, "completed", 120.0, None)
+    (session,) = recorder.journal.sessions
+    session.slots, session.since, session.until = 3, 1000.0, 1120.0
+    summary = write_summary(recorder, data, "completed")
     assert summary["time"] == {"wall_s": 120.0, "training_s": 180.0, "slots": 3, "useful_fraction": 0.5}
-    assert summary["best"] is None
+    recorder.journal.sessions.append(Span(slots=1, since=2000.0, until=2240.0))
+    time = write_summary(recorder, data, "completed")["time"]
+    assert time == {"wall_s": 360.0, "training_s": 180.0, "slots": 1.6667, "useful_fraction": 0.3}
 
 
 def test_the_summary_is_json_without_nan(recorder: Recorder, data: Corpus) -> None:
-    summary = summarise(recorder, data, "completed", 1.0, recorder.journal.best_trial)
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    summary = write_summary(recorder, data, "completed")
+    text = recorder.run.summary.read_text("utf-8")
+    assert "NaN" not in text
+    assert json.loads(text) == summary
 
 
 @pytest.mark.parametrize(("status", "written"), [("completed", "failed"), ("interrupted", "interrupted")])
@@ -93,9 +101,11 @@ def test_a_study_without_a_loss_has_no_result(
 ) -> None:
     run = create(str(tmp_path), "nothing")
     journal = Journal(run.journal)
-    journal.open_session(data.sha256)
+    journal.open_session(data.sha256, 2, 1000.0)
     nothing = Recorder(run, journal, recorder.experiment, data, recorder.plan, recorder.display)
-    assert conclude(nothing, data, status, 1.0) is None
+    error = StudyInterrupted if status == "interrupted" else StudyFailed
+    with pytest.raises(error):
+        carry_out(lambda: status, nothing, data, "begins")
     summary = json.loads(run.summary.read_text())
     assert (summary["status"], summary["best"], summary["trials"]["total"]) == (written, None, 0)
 

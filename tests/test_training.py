@@ -132,6 +132,12 @@ def test_a_report_without_a_step_of_its_own_has_no_training_loss() -> None:
         ({"epochs": 2.5}, 1, {"algorithm": "none"}, (1, 2, 2.5)),
         ({"epochs": 8}, 4, {"first_rung": 1, "reduction_factor": 2}, (1, 2, 4, 8)),
         ({"epochs": 9}, 9, {"first_rung": 1}, (1, 3, 9)),
+        (
+            {"epochs": 2.7},
+            0.3,
+            {"first_rung": 0.9, "reduction_factor": 3},
+            (0.3, 0.6, 0.9, *(0.3 * n for n in range(4, 9)), 2.7),
+        ),
         ({"tokens": 1000}, 500, {"first_rung": 400, "reduction_factor": 2}, (400, 500, 800, 1000)),
     ],
 )

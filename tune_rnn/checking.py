@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from tune_rnn.advice import check_batches, notes
 from tune_rnn.data import Corpus, load_corpus
-from tune_rnn.display import duration
+from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
 from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
-from tune_rnn.results.directory import check_storage
+from tune_rnn.results.directory import check_storage, free_path
 from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData, sizes_of
@@ -38,9 +39,11 @@ def check(experiment: Experiment) -> str:
     estimate the time. Raises InputError for what `run` would refuse on this machine.
     """
     corpus = load_corpus(experiment.task, beside=experiment.beside)
-    storage = check_storage(experiment.storage)
+    check_batches(experiment, corpus)
+    root = check_storage(experiment.storage)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    slots = count_slots(experiment.resources, here)
+    slots = count_slots(experiment.resources, [here])
+    precision = _precision(experiment, slots)
     rows = [
         *_data_rows(corpus),
         ("trials", _planned(experiment)),
@@ -49,16 +52,23 @@ def check(experiment: Experiment) -> str:
         *_space_rows(experiment),
         ("slots", f"{slots.count} at a time here, {_share(slots)} each"),
         ("parameters", _parameter_range(experiment, corpus)),
-        ("time", _time(experiment, corpus, slots)),
-        ("results", str(storage / experiment.name)),
+        ("precision", precision),
+        ("time", _time(experiment.replace("training.precision", precision), corpus, slots)),
+        ("results", str(free_path(root, experiment.name))),
+        *(("note", note) for note in notes(experiment, corpus)),
     ]
     return "\n".join([f"{experiment.name} would run:", *(f"  {title:<11} {text}" for title, text in rows)])
+
+
+def _precision(experiment: Experiment, slots: Slots) -> str:
+    (stated,) = experiment.extremes("training.precision")
+    return resolve_precision(stated, torch.device("cuda" if slots.gpu else "cpu"), experiment.extremes("model.cell"))
 
 
 def _share(slots: Slots) -> str:
     if slots.gpu:
         return "a GPU" if slots.gpu == 1 else f"{slots.gpu:g} of a GPU"
-    return f"{slots.cpu:g} processor{'s' * (slots.cpu != 1)}"
+    return plural(slots.cpu, "processor")
 
 
 def _data_rows(corpus: Corpus) -> Iterator[tuple[str, str]]:
@@ -74,9 +84,9 @@ def _data_rows(corpus: Corpus) -> Iterator[tuple[str, str]]:
 
 def _planned(experiment: Experiment) -> str:
     planned, hours = planned_trials(experiment), experiment.budget.hours
-    count = "trials" if planned is None else f"{planned} trial{'s' * (planned != 1)}"
-    until = "" if hours is None else f", at most {hours:g} hours in all"
-    return f"{count} of at most {experiment.budget.amount:g} {experiment.budget.unit}{until}"
+    count = "trials" if planned is None else plural(planned, "trial")
+    until = "" if hours is None else f", at most {plural(hours, 'hour')} in all"
+    return f"{count} of at most {plural(experiment.budget.amount, experiment.budget.unit[:-1])}{until}"
 
 
 def _stopping(experiment: Experiment) -> str:
@@ -126,9 +136,6 @@ def _drawn_trainings(experiment: Experiment, corpus: Corpus, slots: Slots) -> It
     generator = np.random.default_rng(experiment.search.seed)
     for _ in range(1 if experiment.space.is_empty else TIMED_CONFIGURATIONS):
         config = experiment.trial_config(experiment.space.sample(generator))
-        precision = resolve_precision(config.training.precision, torch.device(device), config.model.cell)
-        section = config.training.model_copy(update={"precision": precision})
-        config = config.model_copy(update={"training": section})
         yield Training(config, data, TrialBudget.of(experiment), seed=0, device=device)
 
 

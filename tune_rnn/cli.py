@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tune_rnn import __version__
 from tune_rnn.errors import InputError, TuneRnnError
@@ -20,7 +21,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = build_parser().parse_args(arguments)
+    options = _parse(build_parser(), arguments)
     try:
         options.command(options)
     except TuneRnnError as error:
@@ -30,6 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tune-rnn: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; overrides may also stand after options, where argparse does not look for them."""
+    options, rest = parser.parse_known_args(arguments)
+    strange = [text for text in rest if text.startswith("-") or "=" not in text]
+    if strange or (rest and "overrides" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with an interrupted study, or with a larger budget")
     resume.add_argument("run", metavar="RUN", help="run directory")
-    resume.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="budget.trials=N or budget.hours=H")
+    _add_overrides(resume, "budget.trials=N or budget.hours=H")
     _add_address(resume)
     resume.set_defaults(command=_resume)
 
@@ -63,6 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_file(check)
     check.set_defaults(command=_check)
 
+    _add_model_commands(commands)
+    return parser
+
+
+def _add_model_commands(commands: Any) -> None:
+    """The commands that use a trained model."""
     evaluate = commands.add_parser("evaluate", help="loss of a run's best model on a split")
     evaluate.add_argument("run", metavar="RUN", help="run directory")
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="validation")
@@ -78,12 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
     sample.set_defaults(command=_sample)
-    return parser
 
 
 def _add_file(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help="experiment file (YAML)")
-    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="overrides, e.g. budget.trials=4")
+    _add_overrides(parser, "overrides, e.g. budget.trials=4")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", default=[], help=text)  # default: not required
 
 
 def _add_address(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
     from tune_rnn.checking import check
     from tune_rnn.experiment import Experiment
 
-    _print(check(Experiment.load(options.file, options.overrides)))
+    _answer(check(Experiment.load(options.file, options.overrides)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -138,10 +159,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     result = evaluate_run(options.run, options.split)
     if options.json:
-        _print(json.dumps(result))
+        _answer(json.dumps(result))
         return
     loss, bits, count = result["loss"], result["bits_per_character"], result["predictions"]
-    _print(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
+    _answer(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -152,14 +173,27 @@ def _sample(options: argparse.Namespace) -> None:
 
     prepare_process(threads=1)  # one character at a time: more threads would only wait for each other
     model = load_model(options.run)
-    _print(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
+    _answer(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
 
 
 def _print(text: str) -> None:
-    """Print, also where the output's encoding lacks a character or its reader has gone away."""
+    """Print what is also in the run directory: where the output does not take it, nothing is lost."""
     from tune_rnn.display import Display
 
     Display().say(text)
+
+
+def _answer(text: str) -> None:
+    """Print what the command was run for; fails where the output does not take it, unless its reader has gone away."""
+    from tune_rnn.display import discard_output, encodable
+
+    try:
+        print(encodable(text, sys.stdout), flush=True)
+    except BrokenPipeError:
+        discard_output(sys.stdout)
+    except OSError as error:
+        discard_output(sys.stdout)
+        raise TuneRnnError(f"the output cannot be written ({error.strerror})") from error
 
 
 def _process_start() -> float:

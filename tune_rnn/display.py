@@ -1,4 +1,4 @@
-"""What people see of a study: while it runs: a live display on a terminal, plain lines elsewhere.
+"""What people see while a study runs: a live display on a terminal, plain lines elsewhere.
 
 A display is worth less than the study it shows. A reader that has gone away (`tune-rnn run … | head`), a full
 disk below a redirected output or a closed stream never raise here: the study goes on, and its result is in
@@ -78,7 +78,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line of its own, above the live display; also before `start` and after `stop`."""
-        text = _encodable(line, self._stream)
+        text = encodable(line, self._stream)
         self._guard(lambda: self._print(text))
 
     def stop(self) -> None:
@@ -123,7 +123,7 @@ class Display:
         try:
             action()
         except BrokenPipeError:
-            _discard_output(self._stream)
+            discard_output(self._stream)
         except (OSError, ValueError):  # disk full, terminal gone, closed stream: the next line is tried again
             pass
 
@@ -135,7 +135,7 @@ def _is_terminal(stream: TextIO) -> bool:
         return False
 
 
-def _discard_output(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Nobody reads any more: lead the stream to nowhere, or Python would fail when it flushes it at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -145,7 +145,7 @@ def _discard_output(stream: TextIO) -> None:
         pass
 
 
-def _encodable(text: str, stream: TextIO) -> str:
+def encodable(text: str, stream: TextIO) -> str:
     """The text with `?` for what the stream's encoding does not have."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
@@ -164,7 +164,7 @@ def _render(progress: Progress, stream: TextIO) -> RenderableType:
     from rich.text import Text
 
     def line(text: str, style: str = "") -> Text:
-        return Text(_encodable(text, stream), style=style, no_wrap=True, overflow="ellipsis")
+        return Text(encodable(text, stream), style=style, no_wrap=True, overflow="ellipsis")
 
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
@@ -192,8 +192,10 @@ def _times(progress: Progress) -> str:
 
 def counts(progress: Progress) -> str:
     """How many trials there are in each state, in words."""
-    planned = "" if progress.planned is None else f" of {progress.planned}"
-    found = [f"{progress.ended}{planned} trials done"]
+    trials = plural(progress.ended, "trial")
+    if progress.planned is not None:
+        trials = f"{progress.ended} of {plural(progress.planned, 'trial')}"
+    found = [f"{trials} done"]
     for state in ("running", "stopped_early", "diverged", "failed"):
         if count := getattr(progress, state):
             found.append(f"{count} {state.replace('_', ' ')}")
@@ -206,6 +208,11 @@ def _best(progress: Progress) -> str:
     trial = "" if progress.best_trial is None else f" (trial {progress.best_trial})"
     bits = "" if progress.best_bits is None else f", {progress.best_bits:.4f} bits per character"
     return f"best {progress.best_loss:.4f} nats{bits}{trial}"
+
+
+def plural(count: float, noun: str) -> str:
+    """1 trial, 2 trials, 0.5 epochs."""
+    return f"{count:g} {noun}{'s' * (count != 1)}" if count < 1e6 else f"{count:,.0f} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ distribution were put in its place and checked, so that no value is refused in t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -124,6 +125,12 @@ class Experiment:
             if isinstance(value, Distribution):
                 raise InputError(key, "must have a single value here", f"Add {key}=VALUE.", value.to_yaml())
         return validate(TrialConfig, {**nest(trial), "one_of": branch})
+
+    def extremes(self, key: str) -> list[Any]:
+        """Return what trials may have at a dotted key: its value, every choice, or both ends of a range."""
+        given = [self._resolved.merged(branch)[key] for branch in self._resolved.branches or [None]]
+        values = (value.corners() if isinstance(value, Distribution) else (value,) for value in given)
+        return list(dict.fromkeys(itertools.chain.from_iterable(values)))
 
     def allows(self, key: str, value: Any) -> bool:
         """Return whether a trial may have this value at a dotted key, searched or not."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from tune_rnn import model
+from tune_rnn.errors import InputError
 
 WORTH_IT = 1.1
 """bf16 is chosen where it makes a training step at least this much faster."""
 
 
 def prepare_process(threads: int) -> None:
-    """Threads for the matrix products, and denormal numbers to zero (they slow an LSTM 20-fold: oneDNN issue 561)."""
+    """Threads for the matrix products, and denormal numbers to zero (they slow an LSTM 20-fold: oneDNN issue 561).
+
+    On a GPU fp32 means fp32: cuDNN would by default round the recurrent layers' factors to TF32's 10 bits.
+    """
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False
 
 
 @contextmanager
@@ -28,16 +33,34 @@ def autocast(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def is_available(precision: str, device: torch.device, cell: str) -> bool:
-    """Whether a cell can train with `precision` here: oneDNN, for one, has no bf16 on many a processor."""
-    return precision != "bf16" or _step_seconds(precision, device, cell, repeats=1) is not None
+    """Whether a cell can train with `precision` here: oneDNN, for one, has no bf16 on many a processor.
+
+    On a GPU it cannot: autocast runs cuDNN's recurrent layers in fp16, whatever format it was asked for.
+    """
+    if precision != "bf16":
+        return True
+    return device.type == "cpu" and _step_seconds(precision, device, cell, repeats=1) is not None
 
 
-def resolve_precision(precision: str, device: torch.device, cell: str) -> str:
-    """`auto` becomes "bf16" where a small model trains faster with it than in fp32, else "fp32"."""
-    if precision != "auto":
-        return precision
+def resolve_precision(precision: str, device: torch.device, cells: Iterable[str]) -> str:
+    """`auto` becomes "bf16" where each of the cells trains a small model faster with it than in fp32, else "fp32".
+
+    Raises InputError for a stated bf16 with which one of them cannot train here.
+    """
+    if precision == "auto":
+        return "bf16" if all(_is_worth_it(device, cell) for cell in cells) else "fp32"
+    for cell in cells:
+        if not is_available(precision, device, cell):
+            rule = f"cell {cell} cannot train with bf16 on this {device.type}"
+            raise InputError("training.precision", rule, "Write auto, or fp32.", precision)
+    return precision
+
+
+def _is_worth_it(device: torch.device, cell: str) -> bool:
+    if not is_available("bf16", device, cell):
+        return False
     fp32_s, bf16_s = _step_seconds("fp32", device, cell), _step_seconds("bf16", device, cell)
-    return "bf16" if bf16_s is not None and fp32_s is not None and fp32_s > WORTH_IT * bf16_s else "fp32"
+    return bf16_s is not None and fp32_s is not None and fp32_s > WORTH_IT * bf16_s
 
 
 def _step_seconds(precision: str, device: torch.device, cell: str, repeats: int = 5) -> float | None:

@@ -27,8 +27,11 @@ class TrialBudget:
     def of(cls, experiment: Experiment) -> TrialBudget:
         """Reports at each multiple of `report_every`, at the rungs of early stopping, and at the end."""
         amount, every = experiment.budget.amount, experiment.report_every
+        fixed = [*rungs(experiment), amount]
         regular = [every * number for number in range(1, math.ceil(amount / every))]
-        return cls(experiment.budget.unit, tuple(sorted({*regular, *rungs(experiment), amount})))
+        # 3 * 0.3 is not quite 0.9: what differs by rounding alone is one report.
+        regular = [at for at in regular if not any(math.isclose(at, other, rel_tol=1e-9) for other in fixed)]
+        return cls(experiment.budget.unit, tuple(sorted({*regular, *fixed})))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Training(_Section):
     sequence_length: Count = 64
     windows: Literal["streams", "random"] = "streams"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    patience: Annotated[int, Field(ge=0)] = 0  # reports without a better validation loss; 0: no end before the budget
+    patience: Annotated[int, Field(ge=0)] = 0  # reports, at rungs too, without a lower loss; 0: none ends a trial
     report_every: Positive | None = None  # in the budget's unit; default 1 epoch, or a twentieth of the tokens
 
 
@@ -163,7 +163,7 @@ class Scheduler(_Section):
 
     algorithm: Literal["asha", "none"] = "asha"
     first_rung: Positive | None = None  # in the budget's unit; default training.report_every
-    reduction_factor: Annotated[float, Field(gt=1)] = 3.0
+    reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
 
 
 class PerTrial(_Section):

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import re
 import shutil
-import signal
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from tune_rnn.advice import check_batches
 from tune_rnn.checkpoint import save
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
-from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
+from tune_rnn.errors import InputError, TrialFailed, is_disk_full
 from tune_rnn.experiment import Experiment
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget
 from tune_rnn.results import directory
+from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
-from tune_rnn.results.summary import Result, conclude
+from tune_rnn.results.summary import Result
 from tune_rnn.search import Proposal, trial_seed
+from tune_rnn.signals import sigterm_as_ctrl_c
 from tune_rnn.training import Training, TrainingData
 
 
@@ -36,23 +39,32 @@ class Rerun:
 
     @classmethod
     def of(cls, where: str, overrides: Sequence[str] = ()) -> Rerun:
-        """`where` is RUN (its best trial) or RUN:TRIAL; `overrides` come after the trial's values."""
-        path, _, number = where.rpartition(":")
-        if not path or not number.isdigit() or Path(where).exists():
+        """`where` is RUN (its best trial) or RUN:TRIAL; `overrides` come after the trial's values.
+
+        Raises InputError where there is no such trial, and where the run's data have changed (unless `overrides`
+        give other data).
+        """
+        path, colon, number = where.rpartition(":")
+        if not colon or Path(where).exists():
             path, number = where, ""
         run = directory.open_run(path)
         journal = Journal(run.journal)
-        trial = journal.trials.get(int(number)) if number else journal.best_trial
-        if trial is None:
+        if number and not (number.isdecimal() and int(number) in journal.trials):
             there = f"It has trials 0 to {len(journal.trials) - 1}." if journal.trials else "It has none."
-            raise InputError(where, "the run has no such trial" if number else "the run has no best trial", there)
+            raise InputError(where, "the run has no such trial", there)
+        trial = journal.trials[int(number)] if number else journal.best_trial
+        if trial is None:
+            raise InputError(where, "the run has no best trial", "Name one: RUN:TRIAL.")
         experiment = Experiment.load(run.experiment).replace("name", _name_of(run, trial.number))
         assignment = dict(trial.proposal.assignment)
         if "one_of" in assignment:
             experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
         for key, value in assignment.items():
             experiment = experiment.replace(key, value)
-        return cls(experiment.with_overrides(overrides), trial.seed)
+        changed = experiment.with_overrides(overrides)
+        if changed.task == experiment.task:
+            journal.check_data(load_corpus(changed.task, beside=changed.beside).sha256)
+        return cls(changed, trial.seed)
 
 
 def _name_of(run: directory.RunDirectory, number: int) -> str:
@@ -72,18 +84,15 @@ def train(
     `seed`: the trial's; by default that of a study's first trial. Raises InputError where something is left to
     search, StudyInterrupted after Ctrl-C (`tune-rnn resume` goes on), StudyFailed if the trial diverges.
     """
-    if experiment.unfixed:
-        key = experiment.unfixed[0]
-        others = f", and so do {', '.join(experiment.unfixed[1:])}" if experiment.unfixed[1:] else ""
-        remedy = f"Fix it: {key}=VALUE; or search with `tune-rnn run`."
-        raise InputError(key, f"still has a distribution{others}; `train` trains one model", remedy)
-    started, display = started or time.time(), display or Display()
+    _check_fixed(experiment)
+    started = started or time.time()
     corpus = load_corpus(experiment.task, beside=experiment.beside)
+    check_batches(experiment, corpus)
     threads = max(1, int(experiment.resources.per_trial.cpu))
     prepare_process(threads)
     device = _device(experiment)
     config = experiment.trial_config({})
-    precision = resolve_precision(config.training.precision, torch.device(device), config.model.cell)
+    precision = resolve_precision(config.training.precision, torch.device(device), [config.model.cell])
     experiment = experiment.replace("training.precision", precision)
     config = experiment.trial_config({})
     seed = trial_seed(experiment.search.seed, 0) if seed is None else seed
@@ -93,37 +102,41 @@ def train(
     with directory.locked(run):
         directory.write_experiment(run, experiment)
         journal = Journal(run.journal)
-        journal.open_session(corpus.sha256)
+        journal.open_session(corpus.sha256, 1, started)
         plan = Plan(1, threads, device, 1, experiment.budget.amount)
-        recorder = Recorder(run, journal, experiment, corpus, plan, display)
+        recorder = Recorder(run, journal, experiment, corpus, plan, display or Display())
         recorder.proposed(0, seed, Proposal({}, {}), config.to_dict())
-        display.start(f"{run.path.name}: one model, in this process; results in {run.path}")
-        try:
-            status = _train(training, recorder)
-            result = conclude(recorder, corpus, status, time.time() - started)
-        finally:
-            display.stop()
-    if status == "interrupted":
-        raise StudyInterrupted(f"Interrupted. `tune-rnn resume {run.path}` goes on with it.")
-    if result is None:
-        raise StudyFailed(f"The model diverged: {journal.trials[0].reason}.")
-    return result
+        header = f"{run.path.name}: one model, in this process; results in {run.path}"
+        return carry_out(lambda: _train(training, recorder), recorder, corpus, header)
+
+
+def _check_fixed(experiment: Experiment) -> None:
+    """Refuse an experiment in which something is still to be searched."""
+    keys = experiment.unfixed
+    if keys:
+        others = f", and so do {', '.join(keys[1:])}" if keys[1:] else ""
+        values = " ".join(f"{key}=NAME" if key == "one_of" else f"{key}=VALUE" for key in keys)
+        remedy = f"Fix them all ({values}), or search with `tune-rnn run`."
+        raise InputError(keys[0], f"still has a distribution{others}; `train` trains one model", remedy)
 
 
 def _train(training: Training, recorder: Recorder) -> str:
     """Train and record; returns the status. Ctrl-C and SIGTERM stop between any two instructions."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        recorder.started(0)
-        for report in training.run():
-            recorder.reported(0, report)
-            _checkpoint(training, recorder)
-            recorder.tick()
-        recorder.ended(0)
+        with sigterm_as_ctrl_c():
+            recorder.started(0)
+            for report in training.run():
+                recorder.reported(0, report)
+                _checkpoint(training, recorder)
+                recorder.tick()
+            recorder.ended(0)
     except KeyboardInterrupt:
         return "interrupted"
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except (OSError, TrialFailed) as error:
+        if not is_disk_full(error):
+            raise
+        recorder.failed(0, str(error), traceback.format_exc())
+        return "failed"
     return "completed"
 
 

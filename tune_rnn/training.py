@@ -24,6 +24,8 @@ from torch import Tensor
 from tune_rnn import evaluation, model, regularizers
 from tune_rnn.data import Batch, RandomWindows, Split, StreamWindows
 from tune_rnn.errors import TrialFailed
+from tune_rnn.interval import Interval
+from tune_rnn.memory import check_memory
 from tune_rnn.optimization import Schedule, build_optimizer
 from tune_rnn.precision import autocast, is_available
 from tune_rnn.report import Report, TrialBudget
@@ -65,6 +67,7 @@ class Training:
             hint = "Set training.precision: auto."
             raise TrialFailed(f"cell {config.model.cell} cannot train with bf16 on this {self.device.type}. {hint}")
         self.sizes = sizes_of(config, data.vocabulary_size)
+        check_memory(self.sizes, self.device)
         self.windows = _training_windows(config, data, seed)
         self.validation = evaluation.evaluation_windows(data.validation, data.documents)
         self.predictions = data.train.predictions
@@ -94,7 +97,7 @@ class Training:
     def _iteration(self, spent: float) -> Report:
         """Train up to the amount `spent`, evaluate, report."""
         started, tokens_before = time.perf_counter(), self.tokens
-        interval = _Interval(self.device)
+        interval = Interval(self.device)
         loss, reason = math.nan, ""
         while not reason and self.step < self._steps(spent):
             interval.add(*self.train_step())
@@ -257,32 +260,3 @@ def _training_windows(config: TrialConfig, data: TrainingData, seed: int) -> Str
     if training.windows == "random":
         return RandomWindows(data.train, training.batch_size, training.sequence_length, data.documents, seed=seed)
     return StreamWindows(data.train, training.batch_size, training.sequence_length, data.documents)
-
-
-class _Interval:
-    """Sums of loss and gradient norm since the last report, kept on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self.looked_at = self.sums.clone()
-        self.steps = self.steps_looked_at = 0
-
-    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
-        self.sums += torch.stack((loss, gradient_norm))
-        self.steps += 1
-
-    def recent_loss(self) -> float:
-        """Mean loss since the last call."""
-        steps = self.steps - self.steps_looked_at
-        mean = float((self.sums - self.looked_at)[0]) / steps
-        self.looked_at, self.steps_looked_at = self.sums.clone(), self.steps
-        return mean
-
-    def means(self) -> tuple[float | None, float | None]:
-        """Mean loss and mean gradient norm since the last report; None without a step or a finite mean."""
-        loss, gradient_norm = (self.sums / self.steps).tolist()
-        return _finite(loss), _finite(gradient_norm)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

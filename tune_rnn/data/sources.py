@@ -35,16 +35,16 @@ def recipe_of(task: Any, beside: Path | None, cache: Path) -> Recipe:
 
 
 def absolute_paths(task: Any, beside: Path | None) -> dict[str, str | list[str]]:
-    """Return what `task` gives as paths, by dotted key, with each path absolute."""
+    """Return what `task` gives as paths, by dotted key, each absolute and without `..`."""
     keys = {"task.corpus": task.corpus}
     if task.files is not None:
         keys |= {f"task.files.{name}": getattr(task.files, name) for name in SPLITS}
     found: dict[str, str | list[str]] = {}
     for key, given in keys.items():
         if isinstance(given, str) and not (key == "task.corpus" and given in CORPORA):
-            found[key] = str(_existing(given, key, beside).absolute())
+            found[key] = str(_existing(given, key, beside).resolve())
         elif given is not None and not isinstance(given, str):
-            found[key] = [str(_existing(path, key, beside).absolute()) for path in given]
+            found[key] = [str(_existing(path, key, beside).resolve()) for path in given]
     return found
 
 

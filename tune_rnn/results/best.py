@@ -36,7 +36,8 @@ class BestKeeper:
         self.directory, self.corpus, self.threads, self.device = directory, corpus, threads, device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="best-model")
         self._thread.submit(_import_torch)
-        self._running: Future[Sample] | None = None
+        self._running: Future[Sample] | None = None  # None once its sample is collected
+        self._last: Future[Sample] | None = None
         self._started = -EVERY_S
         self._exported: tuple[int, int] | None = None
 
@@ -54,21 +55,23 @@ class BestKeeper:
         return done.result()
 
     def finish(self, trial: TrialRecord, checkpoint: Path) -> Sample:
-        """Export a trial's best model and wait for it."""
-        if self._running is not None:
-            self._running.result()
-        self._begin(trial, checkpoint)
-        assert self._running is not None
-        done, self._running = self._running, None
-        return done.result()
+        """Export a trial's best model, unless the last export was just that, and wait for it."""
+        last = self._last
+        if last is not None:
+            last.result()
+        if last is None or _identity(trial) != self._exported:
+            last = self._begin(trial, checkpoint)
+        self._running = None
+        return last.result()
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _begin(self, trial: TrialRecord, checkpoint: Path) -> None:
+    def _begin(self, trial: TrialRecord, checkpoint: Path) -> Future[Sample]:
         self._started, self._exported = time.monotonic(), _identity(trial)
         content = checkpoint.read_bytes()  # here and now: Ray deletes superseded checkpoints
-        self._running = self._thread.submit(self._export, trial, content)
+        self._running = self._last = self._thread.submit(self._export, trial, content)
+        return self._last
 
     def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
         from tune_rnn.checkpoint import best_parameters

@@ -6,12 +6,16 @@ import shlex
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tune_rnn.display import Progress, counts, duration
 from tune_rnn.space import Distribution
+
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Bidirectional classes of the invisible characters that turn the direction of what follows."""
 
 
 def edge_warnings(
@@ -80,8 +84,14 @@ def tensorboard_command(directory: Path) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text without control characters: a model may have learnt some that would confuse a terminal."""
-    return "".join(symbol if symbol.isprintable() or symbol in "\n\t" else "\ufffd" for symbol in text)
+    """The text without what would confuse a terminal: control characters, and those that turn its direction."""
+    return "".join("\ufffd" if _confuses(symbol) else symbol for symbol in text)
+
+
+def _confuses(symbol: str) -> bool:
+    if symbol in "\n\t":
+        return False
+    return unicodedata.category(symbol) in ("Cc", "Cs") or unicodedata.bidirectional(symbol) in DIRECTIONS
 
 
 def _section(title: str, lines: Sequence[str]) -> str:

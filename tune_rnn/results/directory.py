@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import Any, TextIO
 
 from tune_rnn.data import absolute_paths
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
-
-CLOCK_S = 5.0
-"""Start times of one process may differ by this much: they move when the clock is set."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,19 @@ def create(storage: str, name: str) -> RunDirectory:
     root = check_storage(storage)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        number = 1
         while True:
-            path = root / (name if number == 1 else f"{name}-{number}")
-            with suppress(FileExistsError):
+            path = free_path(root, name)
+            with suppress(FileExistsError):  # another process was faster
                 path.mkdir()
                 return RunDirectory(path)
-            number += 1
     except OSError as error:
         raise _unwritable(storage, error.strerror or str(error)) from error
+
+
+def free_path(root: Path, name: str) -> Path:
+    """The first of `name`, `name-2`, `name-3` … that is not there."""
+    paths = itertools.chain([root / name], (root / f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in paths if not os.path.lexists(path))
 
 
 def check_storage(storage: str) -> Path:
@@ -91,8 +94,10 @@ def check_storage(storage: str) -> Path:
     existing = next(folder for folder in (root, *root.parents) if os.path.exists(folder))
     if not existing.is_dir():
         raise _unwritable(storage, f"{existing} is not a directory")
-    if not os.access(existing, os.W_OK):
-        raise _unwritable(storage, f"no permission to write in {existing}")
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".tune-rnn-", dir=existing))
+    except OSError as error:
+        raise _unwritable(storage, f"{existing}: {error.strerror}") from error
     return root
 
 
@@ -112,51 +117,58 @@ def open_run(path: str | Path) -> RunDirectory:
 
 @contextmanager
 def locked(run: RunDirectory) -> Iterator[None]:
-    """Hold the run's lock; a live holder is refused, a dead one's lock is taken over.
+    """Hold the run's lock, `lock.json`; refuses where another process holds it.
 
-    The lock names host, process id and the process's start time, so a recycled process id is not mistaken for the
-    holder. On another host it cannot be told whether the holder lives: then the message says what to do.
+    The file is locked by the operating system, which lets go of it when its holder dies; it names host and process for
+    the message. A file system may not share locks between hosts: another host's file is believed as it stands.
     """
-    lock = run.path / "lock.json"
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-    while True:
+    path = run.path / "lock.json"
+    try:
+        lock = _open_locked(path)
+    except OSError as error:
+        remedy = "Make it writable, or copy it to where you may write."
+        raise InputError(str(run.path), f"cannot be written ({error.strerror})", remedy) from error
+    with lock:
+        host = _holder(lock).get("host", "")
+        if host not in ("", socket.gethostname()):
+            raise _in_use(path, lock, f"If that process is gone, delete {path}.")
+        lock.truncate(0)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+        lock.flush()
         try:
-            with open(lock, "x", encoding="utf-8") as file:
-                json.dump(mine, file)
-            break
-        except FileExistsError:
-            _refuse_if_alive(lock)
-            lock.unlink(missing_ok=True)
-        except OSError as error:
-            remedy = "Make it writable, or copy it to where you may write."
-            raise InputError(str(run.path), f"cannot be written ({error.strerror})", remedy) from error
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _open_locked(path: Path) -> TextIO:
+    """Open and lock the file that is at `path` when the lock is had: its last holder may just have deleted it."""
+    while True:
+        lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closing it gives the lock back)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with lock:
+                raise _in_use(path, lock, "Wait for it, or stop it.") from None
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+        lock.close()
+
+
+def _in_use(path: Path, lock: TextIO, remedy: str) -> InputError:
+    holder = _holder(lock)
+    here = "this host" if holder.get("host") == socket.gethostname() else holder.get("host", "this host")
+    return InputError(str(path.parent), f"is in use by process {holder.get('pid', 'unknown')} on {here}", remedy)
+
+
+def _holder(lock: TextIO) -> dict[str, Any]:
+    """What the lock's file says; nothing where a crash has cut it off."""
+    lock.seek(0)
     try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _refuse_if_alive(lock: Path) -> None:
-    try:
-        holder = json.loads(lock.read_text("utf-8"))
-        host, pid, started = holder["host"], holder["pid"], holder["started"]
-    except (OSError, ValueError, KeyError):
-        return  # gone meanwhile, or cut off by a crash: nobody holds it
-    if host != socket.gethostname():
-        remedy = f"If that process is gone, delete {lock}."
-        raise InputError(str(lock.parent), f"is in use by process {pid} on {host}", remedy)
-    alive_since = _started(pid)
-    if alive_since is not None and abs(alive_since - started) < CLOCK_S:
-        raise InputError(str(lock.parent), f"is in use by process {pid} on this host", "Wait for it, or stop it.")
-
-
-def _started(pid: int) -> float | None:
-    """Start time of a live process, in seconds since the epoch."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 1)
-    except psutil.NoSuchProcess:
-        return None
+        holder = json.loads(lock.read())
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def write_experiment(run: RunDirectory, experiment: Experiment) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.errors import InputError
 from tune_rnn.report import Report
 from tune_rnn.search import Proposal
 
@@ -47,25 +48,43 @@ class TrialRecord:
         return self.reports[-1].spent if self.reports else 0.0
 
 
+@dataclass
+class Span:
+    """A session's slots, and its time from `since` to `until`, in seconds since the epoch."""
+
+    slots: int
+    since: float
+    until: float
+
+    @property
+    def seconds(self) -> float:
+        return self.until - self.since
+
+
 class Journal:
     """The trials of a run, in memory and on disk. Every method that changes them appends its line first."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials: dict[int, TrialRecord] = {}
-        self.sessions: list[dict[str, float]] = []
+        self.sessions: list[Span] = []
         self.data_sha256 = ""
         if path.exists():
             self._read()
 
-    def open_session(self, data_sha256: str) -> None:
+    def open_session(self, data_sha256: str, slots: int, started: float) -> None:
         """Begin a session; trials that have not ended, or failed, return to their last checkpoint.
 
-        If that is a trial's last one, the trial has ended.
+        If that is a trial's last one, the trial has ended. `started`: since when its time counts, in seconds since
+        the epoch.
         """
         if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
             self._append_text("\n")  # after a line that a crash cut off
-        self._append({"event": "session", "data_sha256": data_sha256})
+        self._append({"event": "session", "data_sha256": data_sha256, "slots": slots, "started": started})
+
+    def close_session(self) -> None:
+        """End a session: its time counts up to here, and otherwise up to its last line."""
+        self._append({"event": "session_ended"})
 
     def propose(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> TrialRecord:
         self._append(
@@ -103,13 +122,25 @@ class Journal:
 
     @property
     def wall_s(self) -> float:
-        """Seconds of the sessions in the journal, each from its first line to its last."""
-        return sum(session["last"] - session["first"] for session in self.sessions)
+        """Seconds of all sessions."""
+        return sum(span.seconds for span in self.sessions)
+
+    @property
+    def slot_s(self) -> float:
+        """Seconds of all sessions, each times its slots: what trials could have used."""
+        return sum(span.slots * span.seconds for span in self.sessions)
 
     @property
     def training_s(self) -> float:
         """Seconds in training steps and validation, over all trials; what a resumed trial did again counts once."""
         return sum(report.training_s for trial in self.trials.values() for report in trial.reports)
+
+    def check_data(self, sha256: str) -> None:
+        """Raise InputError where this is not the sha256 of the data that the trials were trained on."""
+        recorded = self.data_sha256
+        if recorded and recorded != sha256:
+            rule = f"the data has changed since the study began (sha256 {sha256[:12]}…, not {recorded[:12]}…)"
+            raise InputError(str(self.path.parent), rule, "Restore it, or begin a new study with `tune-rnn run`.")
 
     def count(self, outcome: str) -> int:
         return sum(trial.outcome == outcome for trial in self.trials.values())
@@ -124,26 +155,33 @@ class Journal:
             file.write(text)
 
     def _read(self) -> None:
-        for line in self.path.read_text("utf-8", errors="replace").split("\n"):  # splitlines() also splits at U+2028
+        lines = self.path.read_text("utf-8", errors="replace").split("\n")  # splitlines() also splits at U+2028
+        for number, line in enumerate(lines, start=1):
             try:
                 event = json.loads(line)
             except ValueError:
                 continue  # cut off by a crash
-            self._apply(event)
+            try:
+                self._apply(event)
+            except (KeyError, TypeError, IndexError) as error:
+                rule = f"line {number} is not what tune_rnn writes ({type(error).__name__}: {error})"
+                raise InputError(
+                    str(self.path), rule, "Restore the file from a copy, or run the study again."
+                ) from error
 
     def _apply(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "session":
-            self.sessions.append({"first": event["time"], "last": event["time"]})
+            self.sessions.append(Span(event["slots"], event["started"], event["time"]))
             self.data_sha256 = event["data_sha256"]
             self._return_to_checkpoints()
         elif kind == "proposed":
             proposal = Proposal(event["assignment"], event["point"])
             number = event["trial"]
             self.trials[number] = TrialRecord(number, event["seed"], proposal, event["config"])
-        else:
+        elif kind != "session_ended":
             self._apply_to_trial(kind, self.trials[event["trial"]], event)
-        self.sessions[-1]["last"] = event["time"]
+        self.sessions[-1].until = event["time"]
 
     def _apply_to_trial(self, kind: str, trial: TrialRecord, event: dict[str, Any]) -> None:
         if kind == "report":

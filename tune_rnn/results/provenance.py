@@ -17,8 +17,11 @@ from tune_rnn.data import Corpus
 PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "numpy", "pyarrow", "tensorboard")
 
 
-def provenance(corpus: Corpus) -> dict[str, Any]:
-    """What `summary.json` says of a run's origin; git's state is that of the current directory."""
+def provenance(corpus: Corpus, device: str = "cpu") -> dict[str, Any]:
+    """What `summary.json` says of a run's origin; git's state is that of the current directory.
+
+    The hardware is this machine's; its GPUs are named where `device`, the trials', is "cuda".
+    """
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "data": {"name": corpus.name, "sha256": corpus.sha256, "files": list(corpus.files)},
@@ -28,9 +31,17 @@ def provenance(corpus: Corpus) -> dict[str, Any]:
             "processor": _processor(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
+            **(_gpus() if device == "cuda" else {}),
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _gpus() -> dict[str, Any]:
+    import torch
+
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {"gpus": names, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -53,8 +53,9 @@ class Recorder:
         self.deadline: float | None = None
         self._boards: dict[int, TrialBoard] = {}
         self._running: set[int] = set()
+        self._shown: Sample | None = None
         self._started = time.monotonic()
-        self._done_before = self._work_done()
+        self._done_before, self._ended_before = self._work_done(), self._ended()
 
     def proposed(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> None:
         self.journal.propose(number, seed, proposal, config)
@@ -124,6 +125,7 @@ class Recorder:
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:
         """Export the best model of all and close every file; None where no trial has a loss."""
+        self._running.clear()
         for number in list(self._boards):
             self._boards.pop(number).close("interrupted")
         best = self.journal.best_trial
@@ -144,7 +146,6 @@ class Recorder:
         journal, best = self.journal, self.journal.best_trial
         elapsed = time.monotonic() - self._started
         fraction, left = self._fraction_and_left(elapsed)
-        ended = sum(trial.outcome != "" for trial in journal.trials.values())
         return Progress(
             name=self.run.path.name,
             planned=self.plan.trials,
@@ -159,7 +160,7 @@ class Recorder:
             elapsed_s=elapsed,
             left_s=left,
             fraction=fraction,
-            message="" if ended or self._running else "starting Ray and the first trials",
+            message="" if self._ended() or self._running else "starting Ray and the first trials",
         )
 
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
@@ -171,9 +172,14 @@ class Recorder:
         done = self._work_done()
         by_trials = min(1.0, done / self.plan.trials)
         new = done - self._done_before
-        left_by_trials = elapsed * (self.plan.trials - done) / new if new > 0 else None
+        # Until a trial has ended nobody knows how early they end.
+        tells = new > 0 and (self._ended() > self._ended_before or self.plan.trials == 1)
+        left_by_trials = elapsed * (self.plan.trials - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
         return max(by_time, by_trials), min(lefts, default=None)
+
+    def _ended(self) -> int:
+        return sum(trial.outcome != "" for trial in self.journal.trials.values())
 
     def _work_done(self) -> float:
         """Trials ended, plus the part that unfinished ones have had of what a trial uses on average."""
@@ -184,16 +190,23 @@ class Recorder:
         return len(ended) + sum(part / max(usual, 1.25 * part) for part in spent if part > 0)
 
     def _domains(self) -> dict[str, Any]:
-        """Every searched key of every branch, with its distribution where all branches agree on it."""
+        """Every searched key of every branch, with its distribution where all branches agree on it.
+
+        Training's come first: of many columns TensorBoard shows the first ones, and the learning rate matters most.
+        """
         space = self.experiment.space
         domains: dict[str, Any] = dict(space.shared)
         for branch in space.branches.values():
             for key, distribution in branch.items():
                 domains[key] = distribution if domains.get(key, distribution) == distribution else None
-        return domains | ({"one_of": choice(list(space.branches))} if space.branches else {})
+        domains |= {"one_of": choice(list(space.branches))} if space.branches else {}
+        return {key: domains[key] for key in sorted(domains, key=lambda key: not key.startswith("training."))}
 
     def _show(self, sample: Sample) -> None:
-        """A sample goes into its trial's event files, whether or not the trial still runs."""
+        """A sample goes into its trial's event files, once, whether or not the trial still runs."""
+        if sample is self._shown:
+            return
+        self._shown = sample
         board = self._boards.get(sample.trial)
         if board is not None:
             board.text("sample", sample.text, sample.tokens)

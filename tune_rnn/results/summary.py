@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data import Corpus
-from tune_rnn.errors import is_disk_full
+from tune_rnn.display import plural
 from tune_rnn.results.best import Sample, best_metrics
 from tune_rnn.results.closing import edge_warnings, final_report
 from tune_rnn.results.directory import write_atomically
@@ -39,45 +39,35 @@ class Result:
         return dict(self.summary["best"]["metrics"])
 
 
-def conclude(recorder: Recorder, corpus: Corpus, status: str, wall_s: float) -> Result | None:
-    """Export the best model and write the summary; None where no trial has a loss, or the disk has no room for it."""
-    try:
-        found = recorder.finish()
-    except Exception as error:
-        if not is_disk_full(error):
-            raise
-        found, status = None, "failed"
-    if found is None and status == "completed":
-        status = "failed"
-    summary = summarise(recorder, corpus, status, wall_s, recorder.journal.best_trial)
+def write_summary(recorder: Recorder, corpus: Corpus, status: str) -> dict[str, Any]:
+    """Write `summary.json` and return its content."""
+    summary = _summarise(recorder, corpus, status, recorder.journal.best_trial)
     write_atomically(recorder.run.summary, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    if found is None:
-        return None
-    return Result(recorder.run.path, summary, _closing_text(recorder, *found))
+    return summary
 
 
-def summarise(
-    recorder: Recorder, corpus: Corpus, status: str, wall_s: float, best: TrialRecord | None
-) -> dict[str, Any]:
-    """The content of summary.json; `wall_s` is the running time of all sessions."""
+def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecord | None) -> dict[str, Any]:
     journal, experiment = recorder.journal, recorder.experiment
-    training_s = journal.training_s
     return {
         "name": recorder.run.path.name,
         "status": status,
         "metric": METRIC,
         "best": None if best is None else {"trial": best.number, "config": best.config, "metrics": best_metrics(best)},
         "trials": _counts(journal),
-        "time": {
-            "wall_s": round(wall_s, 3),
-            "training_s": round(training_s, 3),
-            "slots": recorder.plan.slots,
-            "useful_fraction": round(training_s / (recorder.plan.slots * wall_s), 4),
-        },
+        "time": _time(journal),
         "tokens": sum(trial.reports[-1].tokens for trial in journal.trials.values() if trial.reports),
         "seed": experiment.search.seed,
-        "provenance": provenance(corpus),
+        "provenance": provenance(corpus, recorder.plan.device),
     }
+
+
+def _time(journal: Journal) -> dict[str, float]:
+    """Times of all sessions; where they had different slots, `slots` is the mean over time."""
+    wall_s, training_s = round(journal.wall_s, 3), round(journal.training_s, 3)
+    different = len({span.slots for span in journal.sessions}) > 1
+    slots = round(journal.slot_s / wall_s, 4) if different else journal.sessions[-1].slots
+    useful_fraction = round(training_s / (slots * wall_s), 4)
+    return {"wall_s": wall_s, "training_s": training_s, "slots": slots, "useful_fraction": useful_fraction}
 
 
 def _counts(journal: Journal) -> dict[str, int]:
@@ -85,7 +75,17 @@ def _counts(journal: Journal) -> dict[str, int]:
     return {"total": len(journal.trials)} | counts | {"unfinished": journal.count("")}
 
 
-def _closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
+def _unfinished(recorder: Recorder) -> list[str]:
+    """What to do about trials that the study's hours did not suffice for."""
+    count, hours = recorder.journal.count(""), recorder.experiment.budget.hours
+    if count == 0 or hours is None:
+        return []
+    command = f"tune-rnn resume {recorder.run.path} budget.hours={2 * hours:g}"
+    return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
+
+
+def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
+    """The text that ends the command: what was found, and where it is."""
     experiment = recorder.experiment
     assignment = best.proposal.assignment
     metrics = best_metrics(best)
@@ -96,7 +96,10 @@ def _closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         searched=list(assignment),
         metrics={name: metrics[name] for name in (METRIC, "bits_per_character")},
         sample=sample.text,
-        warnings=edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
+        warnings=[
+            *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
+            *_unfinished(recorder),
+        ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,
     )

@@ -132,11 +132,19 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
 
 
 def _reason(traceback: str) -> str:
-    """What a person needs of a traceback: its last line that names an exception, or else its first line."""
-    lines = [line.strip() for line in traceback.splitlines() if line.strip() and not line.startswith("Failure #")]
-    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Failed|Exception)\b.*: ", line)]
-    exception, colon, message = (named or lines or ["unknown"])[-1 if named else 0].partition(": ")
-    return f"{exception.rpartition('.')[2]}{colon}{message}"
+    """What a person needs of a traceback: the last line that names an exception, without its module.
+
+    Our own errors are sentences: they need no name.
+    """
+    if re.search(r"^The actor (died|is dead)", traceback, re.MULTILINE):
+        return "its process was killed, perhaps because the machine had too little memory"
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Failed|Exception|Exit)(: |$)", line)]
+    if not named:
+        return lines[-1].strip() if lines else "unknown"
+    exception, colon, message = named[-1].partition(": ")
+    module, _, name = exception.rpartition(".")
+    return message if module == "tune_rnn.errors" else f"{name}{colon}{message}"
 
 
 class StudyAsha(ASHAScheduler):

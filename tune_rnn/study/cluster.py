@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tune_rnn.errors import InputError
 from tune_rnn.schema import Resources
+from tune_rnn.signals import kept_handlers
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,40 +54,88 @@ def ray_session(address: str | None) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
+        if address:
+            rule = "this process already uses a Ray, and can use one only"
+            raise InputError("address", rule, "Leave the address out, or call ray.shutdown() before.", address)
         yield
         return
-    for name in ("ray", "ray.tune", "ray.train"):  # what a user can act on, the study says itself
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
+    with _quiet_ray():
+        try:
+            _start(address)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str) -> None:
+    import ray
+
     dashboard = False if address == "local" else None
     try:
-        ray.init(
-            address=address,
-            include_dashboard=dashboard,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-    except (ConnectionError, TimeoutError) as error:
-        remedy = "Start it with `ray start --head`, or leave the address out to run on this machine."
-        raise InputError("address", "no Ray cluster answers there", remedy, address) from error
+        with kept_handlers():
+            ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, TimeoutError, ValueError) as error:
+        raise _no_cluster(address) from error
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would try for 80 seconds, and then end the process."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
+        rule = "must be auto or HOST:PORT"
+        raise InputError("address", rule, "`ray start --head` prints it, for example 10.0.0.1:6379.", address)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise _no_cluster(address) from error
+
+
+def _no_cluster(address: str) -> InputError:
+    remedy = "Start it with `ray start --head`, or leave the address out to run on this machine."
+    return InputError("address", "no Ray cluster answers there", remedy, address)
+
+
+@contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """What a user can act on, the study says itself: no log lines of Ray's over the display.
+
+    For the message with which Ray tells of a killed worker there is no setting.
+    """
+    from ray._private import worker
+
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    levels, shown = [logger.level for logger in loggers], worker.print_to_stdstream
+
+    def show(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        if data.get("pid") != "raylet":
+            shown(data, *arguments, **options)
+
+    worker.print_to_stdstream = show
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        ray.shutdown()
+        worker.print_to_stdstream = shown
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def find_slots(resources: Resources) -> Slots:
     """Slots on the Ray that is running. Refuses what the cluster cannot give before any trial starts."""
     import ray
 
-    slots = count_slots(resources, ray.cluster_resources())
-    _check_one_node(slots)
-    return slots
+    return count_slots(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
-def count_slots(resources: Resources, total: Mapping[str, float]) -> Slots:
-    """Slots where there are `total["CPU"]` processors and `total["GPU"]` GPUs; InputError where there is none."""
-    gpus = 0.0 if resources.device == "cpu" else total.get("GPU", 0.0)
+def count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
+    """Slots on nodes that have "CPU" processors and "GPU" GPUs each; InputError where not one trial fits."""
+    processors = sum(node.get("CPU", 0.0) for node in nodes)
+    gpus = 0.0 if resources.device == "cpu" else sum(node.get("GPU", 0.0) for node in nodes)
     cpu, gpu = resources.per_trial.cpu, resources.per_trial.gpu
     use_cpu, use_gpu = (resources.use.cpu, resources.use.gpu) if resources.use else (None, None)
     if resources.device == "cpu":
@@ -95,18 +147,21 @@ def count_slots(resources: Resources, total: Mapping[str, float]) -> Slots:
     if resources.device == "cuda" and gpu == 0:
         remedy = "Run where there are GPUs, set resources.per_trial.gpu, or set resources.device: cpu."
         raise InputError("resources.device", "no trial would get a GPU", remedy, "cuda")
-    counts = [_fit("cpu", cpu, total.get("CPU", 0.0), use_cpu), _fit("gpu", gpu, gpus, use_gpu)]
-    return Slots(min(count for count in counts if count is not None), cpu, gpu)
+    allowed = min(_allowed("cpu", cpu, processors, use_cpu), _allowed("gpu", gpu, gpus, use_gpu))
+    # A trial runs on one node: the cluster's sum is not enough.
+    fit = sum(min(_fit(cpu, node.get("CPU", 0.0)), _fit(gpu, node.get("GPU", 0.0))) for node in nodes)
+    if fit == 0:
+        remedy = "Lower them to what one node has."
+        raise InputError("resources.per_trial", "no single node has that much", remedy, {"cpu": cpu, "gpu": gpu})
+    return Slots(int(min(allowed, fit)), cpu, gpu)
 
 
-def _fit(kind: str, each: float, there: float, use: float | None) -> int | None:
-    """How many trials fit by one resource; None where they do not need it."""
+def _allowed(kind: str, each: float, there: float, use: float | None) -> float:
+    """How many trials the whole cluster, or what the study may use of it, has room for by one resource."""
     what = {"cpu": "processors", "gpu": "GPUs"}[kind]
     if use is not None and use > there:
         rule = f"the cluster has {there:g} {what}"
         raise InputError(f"resources.use.{kind}", rule, f"Write {there:g} or less, or leave it out.", use)
-    if each == 0:
-        return None
     available = there if use is None else use
     if each > available:
         rule = f"the study has {available:g} {what}, too few for one trial"
@@ -114,18 +169,14 @@ def _fit(kind: str, each: float, there: float, use: float | None) -> int | None:
         if kind == "gpu":
             remedy = "Write 0 (or resources.device: cpu) to train on processors, or run where there are GPUs."
         raise InputError(f"resources.per_trial.{kind}", rule, remedy, each)
+    return _fit(each, available)
+
+
+def _fit(each: float, available: float) -> float:
+    """How many trials fit by one resource; infinitely many where they do not need it."""
+    if each == 0:
+        return math.inf
     if each >= 1:
         return int(available / each + 1e-9)
     whole, part = divmod(available, 1)  # trials that share a processor or a GPU do not span two
     return int(whole) * int(1 / each + 1e-9) + int(part / each + 1e-9)
-
-
-def _check_one_node(slots: Slots) -> None:
-    """A trial runs on one node: the cluster's sum is not enough."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= slots.cpu and node.get("GPU", 0) >= slots.gpu for node in nodes):
-        given = {"cpu": slots.cpu, "gpu": slots.gpu}
-        remedy = "Lower them to what one node has."
-        raise InputError("resources.per_trial", "no single node has that much", remedy, given)

@@ -8,15 +8,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
+from tune_rnn.advice import check_batches
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
-from tune_rnn.errors import InputError
+from tune_rnn.errors import InputError, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.results import directory
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
+from tune_rnn.signals import interrupts
 from tune_rnn.study.cluster import find_slots, ray_session
 from tune_rnn.study.session import Session
 
@@ -37,14 +37,17 @@ def run(
     started = started or time.time()
     directory.check_storage(experiment.storage)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
+    check_batches(experiment, corpus)
     precision = _resolve_precision(experiment)
-    with ray_session(address):
+    with interrupts() as interrupted, ray_session(address):
         slots = find_slots(experiment.resources)
         resolved = experiment.replace("training.precision", precision.result())
+        if interrupted.is_set():
+            raise StudyInterrupted("Interrupted before the first trial; nothing was written.")
         new = directory.create(experiment.storage, experiment.name)
         with directory.locked(new):
             directory.write_experiment(new, resolved)
-            return Session(resolved, corpus, new, slots, display or Display(), started).run()
+            return Session(resolved, corpus, new, slots, display or Display(), started, interrupted).run()
 
 
 def resume(
@@ -64,14 +67,11 @@ def resume(
     old = directory.open_run(path)
     experiment = _with_larger_budget(Experiment.load(old.experiment), overrides)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
-    recorded = Journal(old.journal).data_sha256
-    if recorded and recorded != corpus.sha256:
-        rule = f"the data has changed since the study began (sha256 {corpus.sha256[:12]}…, not {recorded[:12]}…)"
-        raise InputError(str(old.path), rule, "Restore it, or begin a new study with `tune-rnn run`.")
-    with directory.locked(old), ray_session(address):
+    Journal(old.journal).check_data(corpus.sha256)
+    with directory.locked(old), interrupts() as interrupted, ray_session(address):
         slots = find_slots(experiment.resources)
         directory.write_experiment(old, experiment)
-        return Session(experiment, corpus, old, slots, display or Display(), started).run()
+        return Session(experiment, corpus, old, slots, display or Display(), started, interrupted).run()
 
 
 def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
@@ -97,11 +97,10 @@ def _resolve_precision(experiment: Experiment) -> Future[str]:
         from tune_rnn.precision import resolve_precision
 
         torch.set_num_threads(1)
-        assignment = experiment.space.sample(np.random.default_rng(experiment.search.seed))
-        config = experiment.trial_config(assignment)
         on_gpu = experiment.resources.may_use_gpu and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
-        return resolve_precision(config.training.precision, device, config.model.cell)
+        (precision,) = experiment.extremes("training.precision")
+        return resolve_precision(precision, device, experiment.extremes("model.cell"))
 
     thread = ThreadPoolExecutor(1)
     future = thread.submit(resolve)

@@ -50,13 +50,14 @@ class TrialTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
         self.trial, self.checkpoint = new_config, new_config["resume_from"]
-        self.training: Training | None = None  # also lets go of the last trial's memory
+        self.training: Training | None = None
+        self.reports: Iterator[Report] = iter(())  # no generator of the last trial's keeps its tensors alive
         return True
 
     def step(self) -> dict[str, Any]:
         if self.training is None:
             self.training = self._build()
-            self.reports: Iterator[Report] = self.training.run()
+            self.reports = self.training.run()
         report = next(self.reports)
         result = report.to_dict() | {SCORE: score(report, self.data.baseline_loss)}
         return result | {"done": bool(report.finished)}

@@ -1,0 +1,68 @@
+"""On a CUDA device: the same model, the same protocol, and cuDNN's kernels as they want to be called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tune_rnn.checkpoint import load, save
+from tune_rnn.exported import export, load_model
+from tune_rnn.precision import prepare_process
+from tune_rnn.report import TrialBudget
+from tune_rnn.training import Training
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+CELLS = ("rnn", "gru", "lstm")
+
+
+def training(cell: str = "lstm", device: str = "cuda:0", **changes: Any) -> Training:
+    """Two layers with every regulariser on; warnings are errors, so cuDNN finds the weights in one block."""
+    prepare_process(1)
+    config = tiny.config(
+        model={"cell": cell, "layers": 2, "hidden_size": 16},
+        regularizers={"l1": 1e-6, "l2": 1e-6, "clip_norm": 1.0, "weight_decay": 1e-3, **changes},
+    )
+    return Training(config, tiny.DATA, TrialBudget("epochs", (1.0, 2.0)), seed=3, device=device)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gpu_learns_what_a_processor_learns(cell: str) -> None:
+    """Without dropout, whose masks each device draws from a generator of its own kind."""
+    on_gpu = [report.validation_loss for report in training(cell).run()]
+    on_cpu = [report.validation_loss for report in training(cell, "cpu").run()]
+    assert on_gpu == pytest.approx(on_cpu, rel=1e-3)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_exported_model_gives_exactly_the_reported_loss(cell: str, tmp_path: Path) -> None:
+    trained = training(cell, input_dropout=0.1, output_dropout=0.2)
+    *_, last = trained.run()
+    metadata = {"precision": "fp32"}
+    export(tmp_path / "best", trained.sizes, trained.best_parameters, tiny.VOCABULARY, metadata)
+    again = load_model(tmp_path / "best", device="cuda:0")
+    assert again.evaluate(tiny.DATA.validation) == last.best_loss
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_goes_on_from_a_checkpoint(cell: str, tmp_path: Path) -> None:
+    straight = training(cell, input_dropout=0.1)
+    reports = straight.run()
+    next(reports)
+    save(straight, tmp_path)
+    resumed = training(cell, input_dropout=0.1)
+    load(resumed, tmp_path)
+    assert next(resumed.run()).validation_loss == pytest.approx(next(reports).validation_loss, rel=1e-5)
+
+
+def test_the_masks_of_a_step_are_drawn_on_the_gpu_and_the_same_each_time() -> None:
+    first, second = (training(input_dropout=0.5).train_step()[0] for _ in range(2))
+    assert first.device.type == "cuda"
+    assert torch.equal(first, second)

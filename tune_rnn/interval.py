@@ -1,0 +1,37 @@
+"""Means between two reports of a training, without making a GPU wait at each step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Interval:
+    """Sums of loss and gradient norm since the last report, kept on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.looked_at = self.sums.clone()
+        self.steps = self.steps_looked_at = 0
+
+    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        self.sums += torch.stack((loss, gradient_norm))
+        self.steps += 1
+
+    def recent_loss(self) -> float:
+        """Mean loss since the last call."""
+        steps = self.steps - self.steps_looked_at
+        mean = float((self.sums - self.looked_at)[0]) / steps
+        self.looked_at, self.steps_looked_at = self.sums.clone(), self.steps
+        return mean
+
+    def means(self) -> tuple[float | None, float | None]:
+        """Mean loss and mean gradient norm since the last report; None without a step or a finite mean."""
+        loss, gradient_norm = (self.sums / self.steps).tolist()
+        return _finite(loss), _finite(gradient_norm)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
