@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.report import Report
 from tune_rnn.search import Proposal
@@ -205,4 +206,4 @@ def outcome_of(last: Report, unit: str) -> tuple[str, str]:
         return "diverged", last.reason
     if last.finished == "budget":
         return "completed", last.reason
-    return "stopped_early", last.reason or f"its loss was among the worse after {last.spent:g} {unit}"
+    return "stopped_early", last.reason or f"its loss was among the worse after {plural(last.spent, unit[:-1])}"

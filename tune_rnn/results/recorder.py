@@ -190,17 +190,13 @@ class Recorder:
         return len(ended) + sum(part / max(usual, 1.25 * part) for part in spent if part > 0)
 
     def _domains(self) -> dict[str, Any]:
-        """Every searched key of every branch, with its distribution where all branches agree on it.
-
-        Training's come first: of many columns TensorBoard shows the first ones, and the learning rate matters most.
-        """
+        """Every searched key of every branch, with its distribution where all branches agree on it."""
         space = self.experiment.space
         domains: dict[str, Any] = dict(space.shared)
         for branch in space.branches.values():
             for key, distribution in branch.items():
                 domains[key] = distribution if domains.get(key, distribution) == distribution else None
-        domains |= {"one_of": choice(list(space.branches))} if space.branches else {}
-        return {key: domains[key] for key in sorted(domains, key=lambda key: not key.startswith("training."))}
+        return domains | ({"one_of": choice(list(space.branches))} if space.branches else {})
 
     def _show(self, sample: Sample) -> None:
         """A sample goes into its trial's event files, once, whether or not the trial still runs."""
