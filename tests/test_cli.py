@@ -291,11 +291,11 @@ def test_evaluate_prints_the_reported_loss(trained: Path, capsys: Capture) -> No
     reported = json.loads((trained / "summary.json").read_text())["best"]["metrics"]
     assert main(["evaluate", str(trained), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"run", "split", "loss", "bits_per_character", "predictions"}
+    assert found.keys() == {"kind", "run", "split", "loss", "bits_per_character", "predictions"}
     assert found["loss"] == reported["validation_loss"]
     assert found["bits_per_character"] == reported["bits_per_character"]
     assert main(["evaluate", str(trained)]) == 0
-    text = f"validation: {found['loss']:.6f} nats, {found['bits_per_character']:.6f} bits per character, over "
+    text = f"validation: {found['loss']:.6f} nats, {found['bits_per_character']:.4f} bits per character, over "
     assert capsys.readouterr().out.startswith(text)
     assert not (trained / "test_evaluations.jsonl").exists(), "only looks at the test split are logged"
 
@@ -400,7 +400,7 @@ def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.M
     for part in (
         "1 trial of at most 1 epoch\n",
         "nothing to search",
-        "2 characters of validation and test are not in train, and read as <unk>: '☃'",
+        "2 characters of validation and test are not in the vocabulary, and read as <unk>: '☃'",
         "stopping    none",
     ):
         assert part in told

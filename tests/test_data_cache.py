@@ -30,7 +30,7 @@ def names(folder: Path) -> list[str]:
 
 
 def load(text: Path, folder: Path | None) -> Corpus:
-    task = SimpleNamespace(corpus=str(text), files=None, split=None, documents="separate")
+    task = SimpleNamespace(kind="char_lm", corpus=str(text), files=None, split=None, documents="separate")
     return load_corpus(task, cache=folder)
 
 
@@ -50,7 +50,7 @@ def test_another_split_or_document_rule_is_another_entry(text: Path, tmp_path: P
     directories = set()
     for split in (None, (0.5, 0.25, 0.25)):
         for documents in ("separate", "joined"):
-            task = SimpleNamespace(corpus=str(text), files=None, split=split, documents=documents)
+            task = SimpleNamespace(kind="char_lm", corpus=str(text), files=None, split=split, documents=documents)
             directories.add(load_corpus(task, cache=tmp_path).directory)
     assert len(directories) == 4
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tune_rnn.data import CORPORA, Corpus, RandomWindows, Split, StreamWindows, Vocabulary, load_corpus
 from tune_rnn.data.corpora import NamedCorpus, PublishedFile
+from tune_rnn.data.symbols import Characters
 from tune_rnn.data.text import Source
 from tune_rnn.data.tokens import Recipe, _pieces  # the split's arithmetic, without files
 from tune_rnn.errors import InputError
@@ -23,7 +24,9 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz .\n"
 
 
 def task(**values: Any) -> SimpleNamespace:
-    return SimpleNamespace(**{"corpus": None, "files": None, "split": None, "documents": "separate"} | values)
+    return SimpleNamespace(
+        **{"kind": "char_lm", "corpus": None, "files": None, "split": None, "documents": "separate"} | values
+    )
 
 
 def a_text(characters: int, seed: int = 0) -> str:
@@ -100,7 +103,7 @@ def test_documents_begin_where_sources_and_splits_do(sizes: list[int], data: st.
     ends = sorted(data.draw(st.lists(st.integers(0, total), min_size=2, max_size=2)))
     contents = [chr(97 + number) * size for number, size in enumerate(sizes)]
     sources = tuple(Source("x", content.encode()) for content in contents)
-    pieces = list(_pieces(Recipe("x", (sources,), (0.8, 0.1, 0.1), joined=False), [*ends, total]))
+    pieces = list(_pieces(Recipe("x", (sources,), (0.8, 0.1, 0.1), joined=False), Characters(), [*ends, total]))
     assert sum(len(codes) for _, _, codes in pieces) == total
     position = 0
     source_starts = {sum(sizes[:number]) for number in range(len(sizes))}

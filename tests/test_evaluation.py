@@ -13,7 +13,6 @@ import torch
 from tune_rnn import evaluation, model
 from tune_rnn.data import Split
 from tune_rnn.model import Sizes
-from tune_rnn.report import bits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,7 +108,3 @@ def test_evaluation_changes_nothing() -> None:
     undisturbed.train_step()
     assert one.evaluate() == one.evaluate()
     assert float(one.train_step()[0]) == float(undisturbed.train_step()[0])
-
-
-def test_in_bits() -> None:
-    assert bits(math.log(8)) == pytest.approx(3)

@@ -98,7 +98,7 @@ def test_defaults() -> None:
     config = minimal.trial_config({})
     assert config.flat() == {
         "task.kind": "char_lm", "task.corpus": "pydoc", "task.files": None, "task.split": None,
-        "task.documents": "separate",
+        "task.documents": "separate", "task.vocabulary_size": None, "task.minimum_count": 1,
         "model.cell": "lstm", "model.embedding_size": 64, "model.hidden_size": 128, "model.layers": 1,
         "model.tied": False,
         "regularizers.input_dropout": 0, "regularizers.hidden_dropout": 0, "regularizers.output_dropout": 0,

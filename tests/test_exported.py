@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tune_rnn
-from tune_rnn import model
-from tune_rnn.data import Vocabulary
+from tune_rnn import data, model
 from tune_rnn.errors import InputError
 from tune_rnn.exported import TrainedModel, export
 from tune_rnn.training import Training
@@ -57,7 +56,7 @@ def test_a_model_is_safetensors_and_json(best: Path) -> None:
     assert [path.name for path in best.parent.iterdir()] == ["best"]
     config = json.loads((best / "config.json").read_text("utf-8"))
     assert config["sizes"]["hidden"] == [24, 24]
-    assert Vocabulary.from_json((best / "vocabulary.json").read_text("utf-8")) == tiny.VOCABULARY
+    assert data.vocabulary_from_json((best / "vocabulary.json").read_text("utf-8")) == tiny.VOCABULARY
     assert set(load_file(best / "model.safetensors")) == set(
         model.shapes(model.Sizes("lstm", tiny.VOCABULARY.size, 6, (24, 24)))
     )
@@ -139,7 +138,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vocabulary": (lambda best: (best / "vocabulary.json").unlink(), "is not a complete model directory"),
     "cut configuration": (cut("config.json"), "is not a complete model directory"),
     "cut parameters": (cut("model.safetensors"), "is not a complete model directory"),
-    "cut vocabulary": (cut("vocabulary.json"), "characters in code point order"),
+    "cut vocabulary": (cut("vocabulary.json"), r"must be \{.symbols"),
     "a number": (rewrite("config.json", "5"), "is not a complete model directory"),
     "a list": (rewrite("config.json", "[]"), "is not a complete model directory"),
     "no UTF-8": (lambda best: (best / "config.json").write_bytes(b"\xff"), "is not a complete model directory"),

@@ -38,7 +38,9 @@ OUTCOMES = {
 
 @pytest.fixture
 def data(corpus: Path) -> Corpus:
-    return load_corpus(SimpleNamespace(corpus=str(corpus), files=None, split=None, documents="separate"))
+    return load_corpus(
+        SimpleNamespace(kind="char_lm", corpus=str(corpus), files=None, split=None, documents="separate")
+    )
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tune_rnn.tensorboard import DIVERGED, METRICS, TrialBoard
+from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 FULL_DISK = Path("/dev/full")
+METRICS = ("loss/validation_best", "loss/validation", "bits_per_character", DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def _columns(directory: Path) -> dict[str, Any]:
 
 
 def test_a_trial_has_its_row_before_it_reports(tmp_path: Path) -> None:
-    TrialBoard(tmp_path / "a", SGD, DOMAINS)
-    TrialBoard(tmp_path / "b", ADAMW, DOMAINS)
+    TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
+    TrialBoard(tmp_path / "b", ADAMW, DOMAINS, METRICS)
     rows = _rows(tmp_path)
     assert _values(rows["a"]) == {**SGD, "training.schedule": "none"}
     assert _values(rows["b"]) == {**ADAMW, "training.schedule": "none"}
@@ -109,9 +110,9 @@ def test_a_trial_has_its_row_before_it_reports(tmp_path: Path) -> None:
 
 
 def test_rows_are_found_by_values_that_only_some_trials_have(tmp_path: Path) -> None:
-    TrialBoard(tmp_path / "a", SGD, DOMAINS)
-    TrialBoard(tmp_path / "b", ADAMW, DOMAINS)
-    TrialBoard(tmp_path / "c", {**ADAMW, "regularizers.weight_decay": 0.01}, DOMAINS)
+    TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
+    TrialBoard(tmp_path / "b", ADAMW, DOMAINS, METRICS)
+    TrialBoard(tmp_path / "c", {**ADAMW, "regularizers.weight_decay": 0.01}, DOMAINS, METRICS)
     decay, upper_half = "regularizers.weight_decay", {"min_value": 0.1, "max_value": 1.0}
     assert list(_rows(tmp_path, hparam=decay, order="ORDER_ASC")) == ["c", "b", "a"]
     assert list(_rows(tmp_path, hparam=decay, filter_interval=upper_half)) == ["a", "b"]
@@ -120,7 +121,7 @@ def test_rows_are_found_by_values_that_only_some_trials_have(tmp_path: Path) -> 
 
 
 def test_columns_are_intervals_for_ranges_and_sets_for_choices(tmp_path: Path) -> None:
-    TrialBoard(tmp_path / "a", {**SGD, "training.batch_size": 32}, DOMAINS)
+    TrialBoard(tmp_path / "a", {**SGD, "training.batch_size": 32}, DOMAINS, METRICS)
     columns = _columns(tmp_path)
     sets = {key: list(column.domain_discrete) for key, column in columns.items() if column.domain_discrete}
     ranges = {
@@ -153,12 +154,12 @@ def test_columns_are_intervals_for_ranges_and_sets_for_choices(tmp_path: Path) -
     ],
 )
 def test_values_of_every_type(tmp_path: Path, value: Any, shown: object) -> None:
-    TrialBoard(tmp_path / "a", {"key": value}, {})
+    TrialBoard(tmp_path / "a", {"key": value}, {}, METRICS)
     assert _values(_rows(tmp_path)["a"]) == {"key": shown}
 
 
 def test_scalars_become_curves_and_fill_the_row(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(100, {"loss/validation": 3.0, "loss/validation_best": 3.0, "gradient_norm": np.float32(0.5)})
     board.scalars(200, {"loss/validation": 3.5, "loss/validation_best": 3.0})
     assert _curve(tmp_path, "loss/validation") == [(100, 3.0), (200, 3.5)]
@@ -182,7 +183,7 @@ def test_scalars_become_curves_and_fill_the_row(tmp_path: Path) -> None:
 def test_close_says_the_outcome(tmp_path: Path, outcome: str, status: str) -> None:
     from tensorboard.plugins.hparams import api_pb2
 
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(50, {"loss/validation": 2.0})
     board.close(outcome)
     board.close("completed")  # the first one counts
@@ -197,7 +198,7 @@ def test_close_says_the_outcome(tmp_path: Path, outcome: str, status: str) -> No
 
 
 def test_a_loss_that_is_not_finite_is_never_shown_as_a_number(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(10, {"loss/validation": float("nan"), "loss/train": float("inf"), "learning_rate": 0.1})
     board.close("diverged: the loss is not finite")
     tags = _read(tmp_path)[0].Runs()["a"]["tensors"]
@@ -213,7 +214,7 @@ def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     from tensorboard.plugin_util import markdown_to_safe_html
 
     sample = "# no heading\n*no emphasis*\n\n  <b>| ünïcödé |</b>"
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.text("sample", sample, 10)
     board.text("sample", "unpaired \ud800", 20)
     first, second = _read(tmp_path)[0].Tensors("a", "sample")
@@ -224,10 +225,10 @@ def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_goes_on_keeps_its_row_and_curves(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(100, {"loss/validation": 3.0})
     board.close("interrupted")
-    again = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    again = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     again.scalars(200, {"loss/validation": 2.0})
     again.close("completed")
     rows = _rows(tmp_path)
@@ -238,7 +239,7 @@ def test_a_trial_that_goes_on_keeps_its_row_and_curves(tmp_path: Path) -> None:
 
 
 def test_a_text_can_follow_when_the_board_is_closed(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(100, {"loss/validation": 3.0})
     board.close("completed")
     assert TrialBoard.append_text(tmp_path / "a", "sample", "text", 100) is None
@@ -252,7 +253,7 @@ def test_a_text_can_follow_when_the_board_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_key_whose_branches_differ_is_a_number_also_where_it_is_missing(tmp_path: Path) -> None:
-    TrialBoard(tmp_path / "a", {"one_of": "sgd"}, {"one_of": None, "training.learning_rate": None})
+    TrialBoard(tmp_path / "a", {"one_of": "sgd"}, {"one_of": None, "training.learning_rate": None}, METRICS)
     columns = _columns(tmp_path)
     assert (columns["one_of"].type, columns["training.learning_rate"].type) == (1, 3)  # text, number
     assert all(column.differs for column in columns.values())
@@ -260,18 +261,18 @@ def test_a_key_whose_branches_differ_is_a_number_also_where_it_is_missing(tmp_pa
 
 
 def test_a_record_cut_by_a_crash_costs_nothing_else(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     board.scalars(100, {"loss/validation": 3.0})
     board.scalars(200, {"loss/validation": 2.0})
     (file,) = (tmp_path / "a").iterdir()
     file.write_bytes(file.read_bytes()[:-7])
-    TrialBoard(tmp_path / "a", SGD, DOMAINS).scalars(300, {"loss/validation": 1.0})
+    TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS).scalars(300, {"loss/validation": 1.0})
     assert _curve(tmp_path, "loss/validation") == [(100, 3.0), (300, 1.0)]
 
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="a device of Linux")
 def test_a_full_disk_silences_the_board_and_keeps_the_reason(tmp_path: Path) -> None:
-    board = TrialBoard(tmp_path / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "a", SGD, DOMAINS, METRICS)
     errors = [board.error]
     (file,) = (tmp_path / "a").iterdir()
     file.unlink()
@@ -285,7 +286,7 @@ def test_a_full_disk_silences_the_board_and_keeps_the_reason(tmp_path: Path) -> 
 
 def test_a_directory_that_cannot_be_made_is_said_not_raised(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    board = TrialBoard(tmp_path / "file" / "a", SGD, DOMAINS)
+    board = TrialBoard(tmp_path / "file" / "a", SGD, DOMAINS, METRICS)
     board.scalars(100, {"loss/validation": 3.0})
     board.close("completed")
     assert board.error is not None

@@ -70,7 +70,6 @@ def test_reports_say_what_happened() -> None:
         assert report.train_loss is not None
         assert report.validation_loss is not None
         assert report.train_loss > report.validation_loss  # a mean over a time in which it fell
-        assert report.bits_per_character == pytest.approx(report.validation_loss / math.log(2))
         assert report.learning_rate == 0.01
         assert report.gradient_norm is not None
         assert report.gradient_norm > 0
@@ -248,7 +247,7 @@ def test_the_carried_state_has_no_history() -> None:
 def test_a_huge_learning_rate_diverges() -> None:
     (report,) = tiny.training(epochs=(1.0, 2.0), training=HUGE).run()
     assert report.finished == "diverged"
-    assert report.validation_loss is report.train_loss is report.best_loss is report.bits_per_character is None
+    assert report.validation_loss is report.train_loss is report.best_loss is None
     assert f"at step {report.step}" in report.reason
     assert "above twice the uniform loss" in report.reason
     assert not report.improved

@@ -8,16 +8,18 @@ from tune_rnn.data import Corpus
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
+from tune_rnn.kinds import KINDS
 
 FEW_STEPS = 10
 """An epoch of fewer training steps teaches little."""
 
 
 def check_batches(experiment: Experiment, corpus: Corpus) -> None:
-    """Refuse batches of more streams than there are characters to predict."""
+    """Refuse batches of more streams than there are symbols to predict."""
     largest, predictions = max(experiment.extremes("training.batch_size")), corpus.train.predictions
     if largest > predictions:
-        rule = f"the training text has only {predictions:,} characters to predict, too few for as many streams"
+        noun = KINDS[experiment.task.kind].noun
+        rule = f"the training text has only {predictions:,} {noun}s to predict, too few for as many streams"
         raise InputError("training.batch_size", rule, "Lower it, or give more text.", largest)
 
 

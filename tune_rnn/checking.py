@@ -14,6 +14,7 @@ from tune_rnn.advice import check_batches, notes
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
+from tune_rnn.kinds import KINDS
 from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
@@ -22,7 +23,7 @@ from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData, sizes_of
 
-SHOWN_CHARACTERS = 10
+SHOWN_SYMBOLS = 10
 TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
 START_S = 10.0
@@ -45,7 +46,7 @@ def check(experiment: Experiment) -> str:
     slots = count_slots(experiment.resources, [here])
     precision = _precision(experiment, slots)
     rows = [
-        *_data_rows(corpus),
+        *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
         ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
         ("stopping", _stopping(experiment)),
@@ -71,15 +72,18 @@ def _share(slots: Slots) -> str:
     return plural(slots.cpu, "processor")
 
 
-def _data_rows(corpus: Corpus) -> Iterator[tuple[str, str]]:
+def _data_rows(corpus: Corpus, noun: str) -> Iterator[tuple[str, str]]:
     splits = {"train": corpus.train, "validation": corpus.validation, "test": corpus.test}
     sizes = ", ".join(f"{name} {len(split):,}" for name, split in splits.items() if split is not None)
-    yield "corpus", f"{corpus.name}: {sizes} characters; {corpus.vocabulary.size} symbols"
+    yield "corpus", f"{corpus.name}: {sizes} {noun}s; {corpus.vocabulary.size:,} symbols"
     if corpus.unseen:
-        shown = " ".join(repr(character) for character in list(corpus.unseen)[:SHOWN_CHARACTERS])
-        more = " …" if len(corpus.unseen) > SHOWN_CHARACTERS else ""
+        shown = " ".join(repr(symbol) for symbol in list(corpus.unseen)[:SHOWN_SYMBOLS])
+        more = " …" if len(corpus.unseen) > SHOWN_SYMBOLS else ""
         count = sum(corpus.unseen.values())
-        yield "", f"{count:,} characters of validation and test are not in train, and read as <unk>: {shown}{more}"
+        yield (
+            "",
+            f"{count:,} {noun}s of validation and test are not in the vocabulary, and read as <unk>: {shown}{more}",
+        )
 
 
 def _planned(experiment: Experiment) -> str:

@@ -90,7 +90,7 @@ def _add_model_commands(commands: Any) -> None:
     sample = commands.add_parser("sample", help="text from a run's best model")
     sample.add_argument("run", metavar="RUN", help="run directory, or a model directory (best/)")
     sample.add_argument("--prompt", default="", help="text to go on from")
-    sample.add_argument("--length", type=int, default=500, help="characters (default: 500)")
+    sample.add_argument("--length", type=int, default=500, help="characters or words (default: 500)")
     sample.add_argument(
         "--temperature", type=float, default=0.8, help="0: the likeliest; higher: bolder (default: 0.8)"
     )
@@ -155,14 +155,16 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from tune_rnn.kinds import KINDS
     from tune_rnn.results.evaluate import evaluate_run
 
     result = evaluate_run(options.run, options.split)
     if options.json:
         _answer(json.dumps(result))
         return
-    loss, bits, count = result["loss"], result["bits_per_character"], result["predictions"]
-    _answer(f"{options.split}: {loss:.6f} nats, {bits:.6f} bits per character, over {count:,} predictions")
+    loss, kind = result["loss"], KINDS[result["kind"]]
+    metric = kind.wording.format(result[kind.metric])
+    _answer(f"{options.split}: {loss:.6f} nats, {metric}, over {result['predictions']:,} predictions")
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -39,8 +39,8 @@ class Progress:
     best_loss: float | None = None
     """Lowest validation loss so far, in nats per predicted token."""
     best_trial: int | None = None
-    best_bits: float | None = None
-    """The same in bits per character."""
+    best_metric: str = ""
+    """The same in the task's own unit, in words."""
     elapsed_s: float = 0.0
     left_s: float | None = None
     fraction: float = 0.0
@@ -206,8 +206,8 @@ def _best(progress: Progress) -> str:
     if progress.best_loss is None:
         return "no validation loss yet"
     trial = "" if progress.best_trial is None else f" (trial {progress.best_trial})"
-    bits = "" if progress.best_bits is None else f", {progress.best_bits:.4f} bits per character"
-    return f"best {progress.best_loss:.4f} nats{bits}{trial}"
+    metric = f", {progress.best_metric}" if progress.best_metric else ""
+    return f"best {progress.best_loss:.4f} nats{metric}{trial}"
 
 
 def plural(count: float, noun: str) -> str:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tune_rnn import evaluation, model
-from tune_rnn.data import Split, Vocabulary
+from tune_rnn.data import AnyVocabulary, Split, vocabulary_from_json
 from tune_rnn.errors import InputError
 from tune_rnn.precision import is_available
 
@@ -35,7 +35,7 @@ class TrainedModel:
 
     sizes: model.Sizes
     parameters: model.Parameters
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     metadata: Mapping[str, Any]
 
     @property
@@ -55,10 +55,11 @@ class TrainedModel:
 
     @torch.no_grad()
     def sample(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
-        """`length` characters drawn in fp32 after `prompt` (which is not repeated); temperature 0 takes the likeliest.
+        """`length` characters, or words, drawn in fp32 after `prompt`; temperature 0 takes the likeliest.
 
-        Unknown characters of the prompt are read as `<unk>`, which is never drawn. An empty prompt starts after a
-        line break. The same seed gives the same text. Raises InputError for a negative temperature.
+        The prompt is not repeated; what it has that the model does not know is read as `<unk>`, which is never drawn.
+        An empty prompt starts after a line break. The same seed gives the same text. Raises InputError for a negative
+        temperature.
         """
         if not temperature >= 0:
             raise InputError("temperature", "must be 0 or more", value=temperature)
@@ -70,7 +71,7 @@ class TrainedModel:
             logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB)
             drawn.append(_draw(logits_TBV[-1, 0].cpu(), temperature, generator))
             inputs_TB = torch.tensor([[drawn[-1]]], device=self.device)
-        return self.vocabulary.decode(drawn)
+        return self.vocabulary.continuation(prompt, drawn)
 
 
 def _draw(logits_V: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
@@ -85,7 +86,7 @@ def export(
     directory: Path,
     sizes: model.Sizes,
     parameters: Mapping[str, torch.Tensor],
-    vocabulary: Vocabulary,
+    vocabulary: AnyVocabulary,
     metadata: Mapping[str, Any],
 ) -> None:
     """Write a model directory; an existing one is replaced only when the new one is complete."""
@@ -122,7 +123,7 @@ def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
             raise InputError(str(directory / "config.json"), f"is not of format {FORMAT}", "Update tune_rnn.")
         raw = config.pop("sizes")
         sizes = model.Sizes(**raw | {"hidden": tuple(raw["hidden"])})
-        vocabulary = Vocabulary.from_json((directory / "vocabulary.json").read_text("utf-8"))
+        vocabulary = vocabulary_from_json((directory / "vocabulary.json").read_text("utf-8"))
         parameters = load_file(directory / "model.safetensors")
         _check_sizes(sizes, parameters, vocabulary)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -131,7 +132,7 @@ def load_model(path: str | Path, device: str = "cpu") -> TrainedModel:
     return TrainedModel(sizes, model.to_device(parameters, torch.device(device)), vocabulary, config)
 
 
-def _check_sizes(sizes: model.Sizes, parameters: model.Parameters, vocabulary: Vocabulary) -> None:
+def _check_sizes(sizes: model.Sizes, parameters: model.Parameters, vocabulary: AnyVocabulary) -> None:
     """Raise ValueError where the three files are not of one model."""
     if {name: tuple(value.shape) for name, value in parameters.items()} != model.shapes(sizes):
         raise ValueError("model.safetensors has other sizes than config.json says")

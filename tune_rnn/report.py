@@ -64,11 +64,6 @@ class Report:
         """The inverse of `to_dict`; keys of others (Ray adds some) are left out."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
-    @property
-    def bits_per_character(self) -> float | None:
-        """The validation loss in bits."""
-        return None if self.validation_loss is None else bits(self.validation_loss)
-
 
 def rungs(experiment: Experiment) -> list[float]:
     """Budgets below a trial's whole one at which trials are compared: first rung times powers of the factor."""
@@ -79,8 +74,3 @@ def rungs(experiment: Experiment) -> list[float]:
     # Ray's ASHA computes them by the same expression, so that a report is exactly at its rung.
     powers = (first * scheduler.reduction_factor**power for power in itertools.count())
     return list(itertools.takewhile(lambda rung: rung < amount, powers))
-
-
-def bits(nats: float) -> float:
-    """Nats to bits: bits per character from a loss per character."""
-    return nats / math.log(2)

@@ -46,11 +46,13 @@ class Files(_Section):
 class Task(_Section):
     """Data and what is predicted. Never searched: losses on different data cannot be compared."""
 
-    kind: Literal["char_lm"] = "char_lm"
+    kind: Literal["char_lm", "word_lm"] = "char_lm"
     corpus: Paths | None = None  # a name, a file, a directory of *.txt, or a list of files; pydoc without `files`
     files: Files | None = None
     split: Fractions | None = None  # train, validation, test; None: the corpus's own, or 0.8, 0.1, 0.1
     documents: Literal["separate", "joined"] = "separate"  # separate: no window crosses from one into the next
+    vocabulary_size: Annotated[int, Field(ge=3)] | None = None  # word_lm: the most frequent, <unk> and <eos> included
+    minimum_count: Count = 1  # word_lm: words that training shows less often are <unk>
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +67,14 @@ class Task(_Section):
         if given.get("split") is not None:
             raise InputError("task.split", "the files already are the split", "Remove task.split.", given["split"])
         return given
+
+    @model_validator(mode="after")
+    def _words(self) -> Self:
+        for key, default in (("vocabulary_size", None), ("minimum_count", 1)):
+            if self.kind != "word_lm" and (value := getattr(self, key)) != default:
+                remedy = f"Write task.kind: word_lm, or remove task.{key}."
+                raise InputError(f"task.{key}", f"is for words, and {self.kind} has none", remedy, value)
+        return self
 
 
 class Model(_Section):

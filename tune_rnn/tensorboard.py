@@ -22,9 +22,6 @@ from typing import Any, Protocol, SupportsFloat
 DIVERGED = "trial/diverged"
 """Tag of the mark of a diverged trial: 1 at the step where it ended. Other trials do not have it."""
 
-METRICS = ("loss/validation_best", "loss/validation", "bits_per_character", DIVERGED)
-"""Columns of the HParams tab, in this order; each is filled by the scalar of the same tag."""
-
 _file_numbers = itertools.count()
 
 
@@ -49,7 +46,7 @@ class TrialBoard:
         directory: Path,
         hyperparameters: Mapping[str, Any],
         domains: Mapping[str, Domain | None],
-        metrics: Sequence[str] = METRICS,
+        metrics: Sequence[str],
     ) -> None:
         """Write the trial's row.
 
@@ -57,6 +54,7 @@ class TrialBoard:
         hyperparameters: this trial's values by dotted key: numbers, texts, booleans, None, or numpy scalars.
         domains: what is searched in the whole study, other branches included (None: they differ in it).
             Give every trial the same: TensorBoard takes the columns from one trial, whichever it finds first.
+        metrics: columns of the HParams tab, in this order; each is filled by the scalar of the same tag.
         """
         self.error: str | None = None
         """Why nothing is written any more, None while all is well."""

@@ -138,7 +138,12 @@ def _examples() -> dict[str, Any]:
     budget = Budget(epochs=8, trials=32, hours=2)
     study = StudyConfig(name="my-study", budget=budget, resources=Resources(use=Use(cpu=8, gpu=2)))
     examples = {**flatten(TrialConfig().to_dict()), **flatten(study.model_dump(mode="json"))}
-    own = {"budget.tokens": 2_000_000, "training.report_every": 1, "scheduler.first_rung": 1}
+    own = {
+        "task.vocabulary_size": 10_000,
+        "budget.tokens": 2_000_000,
+        "training.report_every": 1,
+        "scheduler.first_rung": 1,
+    }
     return {**{key: {} for key in known_keys()}, **examples, **own}
 
 

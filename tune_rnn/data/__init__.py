@@ -5,6 +5,7 @@ from __future__ import annotations
 from tune_rnn.data.corpora import CORPORA
 from tune_rnn.data.corpus import Corpus, load_corpus
 from tune_rnn.data.sources import absolute_paths
+from tune_rnn.data.symbols import AnyVocabulary, vocabulary_from_json
 from tune_rnn.data.tokens import Split
 from tune_rnn.data.vocabulary import Vocabulary
 from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
@@ -12,6 +13,7 @@ from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
 __all__ = [
     "CORPORA",
     "IGNORE",
+    "AnyVocabulary",
     "Batch",
     "Corpus",
     "RandomWindows",
@@ -20,4 +22,5 @@ __all__ = [
     "Vocabulary",
     "absolute_paths",
     "load_corpus",
+    "vocabulary_from_json",
 ]

@@ -71,6 +71,26 @@ CORPORA: dict[str, NamedCorpus] = {
         ),
         keep_spaces=False,  # the files write "t h e _ c a t": spaces part the symbols, "_" is the blank
     ),
+    "ptb-word": NamedCorpus(
+        "Penn Treebank in 10,000 words (Mikolov's files; Wall Street Journal, not free: for measurements only)",
+        (
+            PublishedFile(
+                "ptb.train.txt",
+                "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+                _PTB + "ptb.train.txt",
+            ),
+            PublishedFile(
+                "ptb.valid.txt",
+                "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+                _PTB + "ptb.valid.txt",
+            ),
+            PublishedFile(
+                "ptb.test.txt",
+                "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+                _PTB + "ptb.test.txt",
+            ),
+        ),
+    ),
     "kjv": NamedCorpus(
         "the King James Bible, one verse a line",
         (PublishedFile("kjv.txt", "a2e77d5b72e45d7926f4d635846ea5d295007cafa3b90e28d4b3ff171e79f796", None),),

@@ -10,9 +10,9 @@ from typing import Any
 
 from tune_rnn.data.cache import build_entry, cache_folders, first_writable, is_whole
 from tune_rnn.data.sources import recipe_of
+from tune_rnn.data.symbols import AnyVocabulary, vocabulary_from_json
 from tune_rnn.data.text import digest
 from tune_rnn.data.tokens import Recipe, Split, open_split
-from tune_rnn.data.vocabulary import Vocabulary
 from tune_rnn.errors import InputError
 
 
@@ -21,14 +21,14 @@ class Corpus:
     """Where the arrays lie and what they mean; small and picklable; splits are mapped when asked for.
 
     `sha256` identifies the content: that of the file, or of the concatenated sha256s of several files in
-    order. `files` has name, sha256 and bytes of each source. `unseen` counts the characters of validation and
-    test that training never shows (they are `<unk>` there).
+    order. `files` has name, sha256 and bytes of each source. `unseen` counts the symbols of validation and test
+    that training never shows (they are `<unk>` there).
     """
 
     name: str
     sha256: str
     files: tuple[dict[str, Any], ...]
-    vocabulary: Vocabulary
+    vocabulary: AnyVocabulary
     unseen: dict[str, int]
     directory: Path
 
@@ -56,8 +56,9 @@ def load_corpus(task: Any, *, beside: Path | None = None, cache: Path | None = N
     """Find the text that `task` names, tokenise it unless the cache has it already, and return the corpus.
 
     `task` has the attributes corpus (a name in CORPORA, a path, a directory, a list of paths, or None for
-    pydoc), files (train, validation, test, or None), split (three fractions, None for 0.8, 0.1, 0.1; used
-    where there are no official files) and documents ("separate" or "joined"). `beside` is the folder of the
+    pydoc), files (train, validation, test, or None), split (three fractions, None for 0.8, 0.1, 0.1; used where
+    there are no official files), documents ("separate" or "joined"), kind, and for kind "word_lm" vocabulary_size
+    (None for all) and minimum_count. `beside` is the folder of the
     experiment file. Raises InputError.
     """
     folders = cache_folders(cache)
@@ -72,7 +73,7 @@ def load_corpus(task: Any, *, beside: Path | None = None, cache: Path | None = N
             {"name": source.name, "sha256": sha256, "bytes": size}
             for source, (sha256, size) in zip(recipe.sources, digests, strict=True)
         ),
-        vocabulary=Vocabulary.from_json((entry / "vocabulary.json").read_text(encoding="utf-8")),
+        vocabulary=vocabulary_from_json((entry / "vocabulary.json").read_text(encoding="utf-8")),
         unseen=json.loads((entry / "unseen.json").read_text(encoding="utf-8")),
         directory=entry,
     )

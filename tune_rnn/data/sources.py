@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data.corpora import CORPORA, find_corpus
+from tune_rnn.data.symbols import WordLimits
 from tune_rnn.data.text import Source
 from tune_rnn.data.tokens import SPLITS, Recipe
 from tune_rnn.errors import InputError
@@ -19,7 +20,7 @@ DEFAULT_SPLIT = (0.8, 0.1, 0.1)
 
 
 def recipe_of(task: Any, beside: Path | None, cache: Path) -> Recipe:
-    """Resolve `task` (attributes corpus, files, split, documents); `cache` is where downloads go.
+    """Resolve `task` (its attributes: see `load_corpus`); `cache` is where downloads go.
 
     Relative paths are looked up in the current directory, then in `beside`. Raises InputError for whatever is
     missing or contradicts itself; what the files hold is checked when they are read.
@@ -31,7 +32,12 @@ def recipe_of(task: Any, beside: Path | None, cache: Path) -> Recipe:
     else:
         corpus = DEFAULT_CORPUS if task.corpus is None else task.corpus
         name, groups = _groups_of_corpus(corpus, beside, cache)
-    return Recipe(name, groups, _fractions(task.split, name, len(groups) > 1), task.documents == "joined")
+    fractions = _fractions(task.split, name, len(groups) > 1)
+    return Recipe(name, groups, fractions, task.documents == "joined", _word_limits(task))
+
+
+def _word_limits(task: Any) -> WordLimits | None:
+    return WordLimits(task.vocabulary_size, task.minimum_count) if task.kind == "word_lm" else None
 
 
 def absolute_paths(task: Any, beside: Path | None) -> dict[str, str | list[str]]:

@@ -7,7 +7,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_rnn.data.text import Source, read_characters
-from tune_rnn.data.vocabulary import Vocabulary
+from tune_rnn.data.symbols import AnyVocabulary, Characters, Reader, WordLimits, Words
+from tune_rnn.data.text import Source
 from tune_rnn.errors import InputError
 
-FORMAT = 1  # raise it when the arrays or their meaning change: old cache entries are then not found any more
+FORMAT = 2  # raise it when the arrays or their meaning change: old cache entries are then not found any more
 SPLITS = ("train", "validation", "test")
-MINIMUM_CHARACTERS = 1000  # of the whole corpus
-MINIMUM_SPLIT_CHARACTERS = 100
-_CODE_POINTS = 0x110000
+MINIMUM_SYMBOLS = 1000  # of the whole corpus
+MINIMUM_SPLIT_SYMBOLS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,7 @@ class Recipe:
     groups: tuple[tuple[Source, ...], ...]
     fractions: tuple[float, float, float]
     joined: bool
+    words: WordLimits | None = None  # None: characters
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -60,11 +60,12 @@ class Recipe:
         group_sizes = [len(group) for group in self.groups]
         fractions = self.fractions if len(self.groups) == 1 else None
         spaces = [source.keep_spaces for source in self.sources]
-        parts = [FORMAT, sha256s, group_sizes, fractions, spaces, self.joined]
+        words = asdict(self.words) if self.words else None
+        parts = [FORMAT, sha256s, group_sizes, fractions, spaces, self.joined, words]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def open_split(directory: Path, name: str, vocabulary: Vocabulary) -> Split | None:
+def open_split(directory: Path, name: str, vocabulary: AnyVocabulary) -> Split | None:
     """Map one split of what `write_arrays` wrote; None if the corpus has no such split."""
     if not (directory / f"{name}.tokens").exists():
         return None
@@ -73,29 +74,31 @@ def open_split(directory: Path, name: str, vocabulary: Vocabulary) -> Split | No
 
 
 def write_arrays(directory: Path, recipe: Recipe) -> None:
-    """Write vocabulary, unseen characters, and tokens and document starts of every split.
+    """Write vocabulary, unseen symbols, and tokens and document starts of every split.
 
-    Three passes, in constant memory: how long the text is, which characters each split has, the tokens.
+    Three passes, in memory for the vocabulary alone: how long the text is, which symbols each split has, the tokens.
     Raises InputError for a text that nothing can be learnt from.
     """
-    ends = _split_ends(recipe)
-    counts = _count_characters(recipe, ends)
-    vocabulary = Vocabulary.of(map(chr, np.flatnonzero(counts[0])))
-    if vocabulary.size == 2:
-        raise InputError(recipe.name, "the training text has one distinct character only", "Give a real text.")
-    unseen = np.where(counts[0], 0, counts[1:].sum(axis=0))
-    unseen_counts = {chr(code): int(unseen[code]) for code in np.flatnonzero(unseen)}
+    reader: Reader = Words(recipe.words) if recipe.words else Characters()
+    ends = _split_ends(recipe, reader)
+    counts = _count(recipe, reader, ends)
+    vocabulary, token_of_number = reader.vocabulary(counts[0])
+    if np.count_nonzero(counts[0]) == 1 or vocabulary.size == 2:
+        raise InputError(recipe.name, f"the training text has one distinct {reader.noun} only", "Give a real text.")
+    known = token_of_number.take(np.arange(counts.shape[1]), mode="clip") > 0
+    unseen = np.where(known, 0, counts[1:].sum(axis=0))
+    unseen_counts = {reader.name_of(number): int(unseen[number]) for number in np.flatnonzero(unseen).tolist()}
     (directory / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
     (directory / "unseen.json").write_text(json.dumps(unseen_counts), encoding="utf-8")
-    _write_tokens(directory, recipe, ends, vocabulary)
+    _write_tokens(directory, recipe, reader, ends, token_of_number)
 
 
-def _split_ends(recipe: Recipe) -> list[int]:
-    """Return where train, validation and test end when all sources are strung together, in characters."""
-    sizes = [sum(len(codes) for source in group for codes in read_characters(source)) for group in recipe.groups]
+def _split_ends(recipe: Recipe, reader: Reader) -> list[int]:
+    """Return where train, validation and test end when all sources are strung together, in symbols."""
+    sizes = [sum(len(numbers) for source in group for numbers in reader.read(source)) for group in recipe.groups]
     total = sum(sizes)
-    if total < MINIMUM_CHARACTERS:
-        rule = f"the text has {total} characters, at least {MINIMUM_CHARACTERS} are needed" if total else "is empty"
+    if total < MINIMUM_SYMBOLS:
+        rule = f"the text has {total} {reader.noun}s, at least {MINIMUM_SYMBOLS} are needed" if total else "is empty"
         raise InputError(recipe.name, rule, "Give more text.")
     if len(sizes) == 1:
         train, _, test = recipe.fractions
@@ -103,39 +106,43 @@ def _split_ends(recipe: Recipe) -> list[int]:
     else:
         ends = list(accumulate(sizes))
     for name, size in zip(SPLITS, np.diff(ends, prepend=0), strict=True):
-        if size < MINIMUM_SPLIT_CHARACTERS and not (name == "test" and size == 0):
-            rule = f"the {name} split has {size} characters, at least {MINIMUM_SPLIT_CHARACTERS} are needed"
+        if size < MINIMUM_SPLIT_SYMBOLS and not (name == "test" and size == 0):
+            rule = f"the {name} split has {size} {reader.noun}s, at least {MINIMUM_SPLIT_SYMBOLS} are needed"
             raise InputError(recipe.name, rule, "Give more text, or change task.split or task.files.")
     return ends
 
 
-def _count_characters(recipe: Recipe, ends: list[int]) -> NDArray[np.int64]:
-    """Return how often each code point occurs in each split, shape (3, code points)."""
-    counts = np.zeros((len(SPLITS), _CODE_POINTS), dtype=np.int64)
-    for split, _, codes in _pieces(recipe, ends):
-        found = np.bincount(codes)
+def _count(recipe: Recipe, reader: Reader, ends: list[int]) -> NDArray[np.int64]:
+    """Return how often each symbol occurs in each split, shape (3, numbers of symbols)."""
+    counts = np.zeros((len(SPLITS), 0), dtype=np.int64)
+    for split, _, numbers in _pieces(recipe, reader, ends):
+        found = np.bincount(numbers)
+        if len(found) > counts.shape[1]:
+            counts = np.pad(counts, ((0, 0), (0, max(len(found), 2 * counts.shape[1]) - counts.shape[1])))
         counts[split, : len(found)] += found
     return counts
 
 
-def _write_tokens(directory: Path, recipe: Recipe, ends: list[int], vocabulary: Vocabulary) -> None:
+def _write_tokens(
+    directory: Path, recipe: Recipe, reader: Reader, ends: list[int], token_of_number: NDArray[Any]
+) -> None:
     names = [name for name, size in zip(SPLITS, np.diff(ends, prepend=0), strict=True) if size]
     written, starts = [0 for _ in names], [list[int]() for _ in names]
     with ExitStack() as stack:
         files = [stack.enter_context((directory / f"{name}.tokens").open("wb")) for name in names]
-        for split, starts_document, codes in _pieces(recipe, ends):
+        for split, starts_document, numbers in _pieces(recipe, reader, ends):
             if starts_document:
                 starts[split].append(written[split])
-            files[split].write(vocabulary.encode_codes(codes).data)
-            written[split] += len(codes)
+            files[split].write(token_of_number.take(numbers, mode="clip").data)
+            written[split] += len(numbers)
     for name, size, split_starts in zip(names, written, starts, strict=True):
         if size == len(split_starts):
-            raise InputError(recipe.name, f"every document of the {name} split is one character", "Join them.")
+            raise InputError(recipe.name, f"every document of the {name} split is one {reader.noun}", "Join them.")
         (directory / f"{name}.documents").write_bytes(np.array(split_starts, dtype="<i8").tobytes())
 
 
-def _pieces(recipe: Recipe, ends: list[int]) -> Iterator[tuple[int, bool, NDArray[np.uint32]]]:
-    """Yield (split, whether a document starts here, code points) for all sources, one after another.
+def _pieces(recipe: Recipe, reader: Reader, ends: list[int]) -> Iterator[tuple[int, bool, NDArray[np.uint32]]]:
+    """Yield (split, whether a document starts here, numbers of symbols) for all sources, one after another.
 
     A document cut by the end of a split becomes two; when documents are joined, each split is one.
     """
@@ -143,12 +150,12 @@ def _pieces(recipe: Recipe, ends: list[int]) -> Iterator[tuple[int, bool, NDArra
     position, split_starts = 0, {0, *ends}
     for source in recipe.sources:
         source_start = position
-        for codes in read_characters(source):
-            while len(codes):
+        for numbers in reader.read(source):
+            while len(numbers):
                 if position == ends[-1]:
                     raise changed
                 split = bisect_right(ends, position)
-                piece, codes = codes[: ends[split] - position], codes[ends[split] - position :]
+                piece, numbers = numbers[: ends[split] - position], numbers[ends[split] - position :]
                 starts_document = position == source_start and not recipe.joined
                 yield split, starts_document or position in split_starts, piece
                 position += len(piece)

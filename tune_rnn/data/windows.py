@@ -115,7 +115,7 @@ def _documents(split: Split, documents: str) -> tuple[Integers, Integers]:
     positions_D = np.diff(first_token_D, append=len(split)) - 1
     predictable_D = positions_D > 0
     if not predictable_D.any():
-        raise InputError("task", "no document has two characters, so there is nothing to predict")
+        raise InputError("task", "no document has two symbols, so there is nothing to predict")
     return first_token_D[predictable_D], positions_D[predictable_D]
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data import Corpus
+from tune_rnn.kinds import KINDS
 from tune_rnn.results.journal import TrialRecord
 from tune_rnn.schema import TrialConfig
 
 EVERY_S = 30.0
-SAMPLE_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class BestKeeper:
         sizes = sizes_of(TrialConfig.model_validate(trial.config), self.corpus.vocabulary.size)
         metadata = self._metadata(trial)
         export(self.directory, sizes, parameters, self.corpus.vocabulary, metadata)
-        text = load_model(self.directory).sample(length=SAMPLE_LENGTH, temperature=0.8, seed=trial.seed)
+        length = KINDS[trial.config["task"]["kind"]].sample_length
+        text = load_model(self.directory).sample(length=length, temperature=0.8, seed=trial.seed)
         return Sample(trial.number, metadata["metrics"]["tokens"], text)
 
     def _metadata(self, trial: TrialRecord) -> dict[str, Any]:
@@ -95,6 +96,7 @@ class BestKeeper:
             "precision": trial.config["training"]["precision"],
             "threads": self.threads,
             "device": self.device,
+            "kind": trial.config["task"]["kind"],
             "data": {"name": self.corpus.name, "sha256": self.corpus.sha256},
             "config": trial.config,
         }
@@ -102,11 +104,12 @@ class BestKeeper:
 
 def best_metrics(trial: TrialRecord) -> dict[str, Any]:
     """Validation metrics of a trial at its lowest loss, as summary and export give them."""
-    best = trial.best
+    best, kind = trial.best, KINDS[trial.config["task"]["kind"]]
     assert best is not None
+    assert best.validation_loss is not None
     return {
         "validation_loss": best.validation_loss,
-        "bits_per_character": best.bits_per_character,
+        kind.metric: kind.of_loss(best.validation_loss),
         "train_loss": best.train_loss,
         "spent": best.spent,
         "tokens": best.tokens,

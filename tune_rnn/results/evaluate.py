@@ -11,13 +11,13 @@ from tune_rnn.data import load_corpus
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.exported import load_model
+from tune_rnn.kinds import KINDS
 from tune_rnn.precision import prepare_process
-from tune_rnn.report import bits
 from tune_rnn.results.directory import RunDirectory, open_run
 
 
 def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
-    """Loss of `best/` on a split: nats per predicted symbol, and bits per character.
+    """Loss of `best/` on a split: nats per predicted symbol, and bits per character or perplexity.
 
     Uses the device type, precision and threads of the search, so the validation loss is exactly the reported one.
     Each look at the test split is logged in the run. Raises InputError where there is no model, no such split, or
@@ -38,11 +38,13 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
     if data is None:
         raise InputError("--split", f"this corpus has no {split} split", "See task.split and task.files.", split)
     loss = trained.evaluate(data, experiment.task.documents)
+    kind = KINDS[experiment.task.kind]
     result = {
+        "kind": experiment.task.kind,
         "run": str(run.path),
         "split": split,
         "loss": loss,
-        "bits_per_character": bits(loss),
+        kind.metric: kind.of_loss(loss),
         "predictions": data.predictions,
     }
     if split == "test":

@@ -15,13 +15,14 @@ from tune_rnn.data import Corpus
 from tune_rnn.display import Display, Progress
 from tune_rnn.errors import is_disk_full
 from tune_rnn.experiment import Experiment
-from tune_rnn.report import CHECKPOINT, Report, bits
+from tune_rnn.kinds import KINDS
+from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.search import Proposal
 from tune_rnn.space import choice
-from tune_rnn.tensorboard import TrialBoard
+from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Recorder:
         display: Display,
     ) -> None:
         self.run, self.journal, self.experiment, self.plan = run, journal, experiment, plan
-        self.display = display
+        self.display, self.kind = display, KINDS[experiment.task.kind]
         self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
         self.deadline: float | None = None
         self._boards: dict[int, TrialBoard] = {}
@@ -65,7 +66,8 @@ class Recorder:
         self._running.add(number)
         trial = self.journal.trials[number]
         hyperparameters = trial.proposal.assignment or _scalars(self.experiment.trial_config({}).flat())
-        board = TrialBoard(self.run.trial(number), hyperparameters, self._domains())
+        columns = ("loss/validation_best", "loss/validation", self.kind.metric, DIVERGED)
+        board = TrialBoard(self.run.trial(number), hyperparameters, self._domains(), columns)
         self._boards[number] = board
 
     def reported(self, number: int, report: Report) -> None:
@@ -74,7 +76,7 @@ class Recorder:
             "loss/train": report.train_loss,
             "loss/validation": report.validation_loss,
             "loss/validation_best": report.best_loss,
-            "bits_per_character": report.bits_per_character,
+            self.kind.metric: None if report.validation_loss is None else self.kind.of_loss(report.validation_loss),
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
             "tokens_per_second": report.tokens_per_second,
@@ -156,7 +158,7 @@ class Recorder:
             failed=journal.count("failed"),
             best_loss=best.best_loss if best else None,
             best_trial=best.number if best else None,
-            best_bits=bits(best.best_loss) if best and best.best_loss is not None else None,
+            best_metric=self.kind.wording.format(self.kind.of_loss(best.best_loss)) if best and best.best_loss else "",
             elapsed_s=elapsed,
             left_s=left,
             fraction=fraction,

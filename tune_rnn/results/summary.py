@@ -35,7 +35,7 @@ class Result:
 
     @property
     def best_metrics(self) -> dict[str, Any]:
-        """The best trial's validation metrics: `validation_loss` in nats, `bits_per_character`, `tokens`, …"""
+        """The best trial's validation metrics: `validation_loss` in nats, `bits_per_character` or `perplexity`, …"""
         return dict(self.summary["best"]["metrics"])
 
 
@@ -94,7 +94,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         recorder.progress(),
         configuration={key: value for key, value in flatten(best.config).items() if value is not None},
         searched=list(assignment),
-        metrics={name: metrics[name] for name in (METRIC, "bits_per_character")},
+        metrics={name: metrics[name] for name in (METRIC, recorder.kind.metric)},
         sample=sample.text,
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
