@@ -198,15 +198,16 @@ for finished in range(20_000):
     display.say("line")
     display.update(Progress("name", finished=finished))
 display.stop()
-display.say("report")
+display.say("report" * {length})
 open({done!r}, "w").close()
 """
 
 
 @pytest.mark.parametrize("redirection", ["| head -1", "> /dev/full", ">&-", "| cat > /dev/null"])
-def test_a_study_ends_well_whatever_becomes_of_its_output(tmp_path: Path, redirection: str) -> None:
+@pytest.mark.parametrize("length", [1, 5000])
+def test_a_study_ends_well_whatever_becomes_of_its_output(tmp_path: Path, redirection: str, length: int) -> None:
     done = tmp_path / "done"
-    code = STUDY.format(done=str(done))
+    code = STUDY.format(done=str(done), length=length)
     command = f'set -o pipefail; "$0" -c "$1" {redirection}'
     result = subprocess.run(["bash", "-c", command, sys.executable, code], capture_output=True, text=True, timeout=60)
     assert done.exists()

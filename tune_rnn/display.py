@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -125,7 +126,7 @@ class Display:
         except BrokenPipeError:
             discard_output(self._stream)
         except (OSError, ValueError):  # disk full, terminal gone, closed stream: the next line is tried again
-            pass
+            discard_output(self._stream, for_good=False)
 
 
 def _is_terminal(stream: TextIO) -> bool:
@@ -135,14 +136,22 @@ def _is_terminal(stream: TextIO) -> bool:
         return False
 
 
-def discard_output(stream: TextIO) -> None:
-    """Nobody reads any more: lead the stream to nowhere, or Python would fail when it flushes it at exit."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError):
-        pass
+def discard_output(stream: TextIO, for_good: bool = True) -> None:
+    """Lead to nowhere what the stream could not write, or Python would fail when it flushes it at exit.
+
+    for_good: nobody reads any more, so the stream leads nowhere from now on.
+    """
+    with suppress(OSError, ValueError):  # there is no stream that could fail
+        file = stream.fileno()
+        kept, nowhere = os.dup(file), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, file)
+            stream.flush()
+            if not for_good:
+                os.dup2(kept, file)
+        finally:
+            os.close(kept)
+            os.close(nowhere)
 
 
 def encodable(text: str, stream: TextIO) -> str:
