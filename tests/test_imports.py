@@ -19,6 +19,7 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "interval",
     "memory",
     "model",
+    "objective",
     "optimization",
     "precision",
     "regularizers",

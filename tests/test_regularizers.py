@@ -127,6 +127,110 @@ def test_masks_are_a_function_of_seed_and_step_alone() -> None:
     assert mask(2**40, 2**40).shape == (1, 4, 200)
 
 
+def test_embedding_dropout_takes_whole_symbols_and_weight_drop_single_weights() -> None:
+    masks = regularizers.draw_masks(SIZES, Dropout(embedding=0.4, weight=0.5), (6, 4), torch.Generator().manual_seed(0))
+    assert {name: mask.shape for name, mask in masks.items()} == {
+        "embedding": (11, 1),
+        "weight0": (1200, 300),
+        "weight1": (1200, 300),
+        "weight2": (1000, 250),
+    }
+    kept = masks["embedding"][masks["embedding"] > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / 0.6))
+    assert float((masks["weight0"] == 0).double().mean()) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_weight_drop_acts_from_the_second_step_on_and_gradients_reach_the_raw_weights(cell: str) -> None:
+    """From a zero state the first step multiplies the hidden-to-hidden weights by zeros."""
+    sizes = Sizes(cell, 11, 5, (7,))
+    parameters = model.initialise(sizes, torch.Generator().manual_seed(0))
+    parameters["layer0.weight_hidden"].requires_grad_()
+    state, inputs_TB = model.zero_state(sizes, 3), torch.arange(18).reshape(6, 3) % 11
+    masks = regularizers.draw_masks(sizes, Dropout(weight=0.5), (6, 3), torch.Generator().manual_seed(1))
+    plain_TBV, _ = model.forward(sizes, parameters, state, inputs_TB)
+    dropped_TBV, _ = model.forward(sizes, parameters, state, inputs_TB, masks)
+    torch.testing.assert_close(dropped_TBV[0], plain_TBV[0])
+    assert not torch.allclose(dropped_TBV[1:], plain_TBV[1:])
+    dropped_TBV.square().sum().backward()  # type: ignore[no-untyped-call]
+    gradient = parameters["layer0.weight_hidden"].grad
+    assert gradient is not None
+    assert bool((gradient[masks["weight0"] == 0] == 0).all())
+    assert bool((gradient[masks["weight0"] > 0] != 0).any())
+
+
+def test_a_dropped_symbol_is_read_as_zeros_and_others_are_scaled() -> None:
+    parameters = model.initialise(SIZES, torch.Generator().manual_seed(0))
+    inputs_TB = torch.tensor([[2, 3], [3, 2]])
+    symbols_V1 = torch.full((11, 1), 1.25)
+    symbols_V1[3] = 0
+    plain, dropped = model.embed(parameters, inputs_TB), model.embed(parameters, inputs_TB, None, symbols_V1)
+    torch.testing.assert_close(dropped[0, 0], 1.25 * plain[0, 0])
+    assert not dropped[0, 1].any()
+    assert not dropped[1, 0].any()
+
+
+def test_state_reset_is_its_rate_and_keeps_what_is_fresh() -> None:
+    fresh_B = torch.zeros(10_000, dtype=torch.bool)
+    fresh_B[:100] = True
+    reset_B = regularizers.reset_some(fresh_B, 0.3, torch.Generator().manual_seed(0))
+    assert bool(reset_B[:100].all())
+    assert float(reset_B[100:].double().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+# On the loss: activations, smoothed targets, two passes
+
+
+def test_penalties_of_activations() -> None:
+    outputs = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    values = outputs.double().numpy()
+    assert float(regularizers.activation(outputs)) == pytest.approx((values**2).mean())
+    assert float(regularizers.temporal_activation(outputs)) == pytest.approx((np.diff(values, axis=0) ** 2).mean())
+    assert float(regularizers.temporal_activation(outputs[:1])) == 0
+
+
+@given(epsilon=st.floats(0, 0.99), seed=st.integers(0, 20))
+def test_smoothed_targets_are_torchs(epsilon: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits_TBV = 3 * torch.randn(4, 3, 7, generator=generator)
+    targets_TB = torch.randint(7, (4, 3), generator=generator)
+    targets_TB[2:, 1] = -100
+    ours = model.cross_entropy(logits_TBV, targets_TB) + epsilon * regularizers.smoothing(logits_TBV, targets_TB)
+    theirs = torch.nn.functional.cross_entropy(
+        logits_TBV.flatten(0, 1), targets_TB.flatten(), ignore_index=-100, label_smoothing=epsilon
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_fraternal_is_the_mean_squared_difference_of_two_passes() -> None:
+    one, other = torch.randn(2, 4, 3, 7, generator=torch.Generator().manual_seed(0))
+    expected = ((one.double() - other.double()) ** 2).mean()
+    assert float(regularizers.fraternal(one, other)) == pytest.approx(float(expected))
+
+
+# On the gradient: noise; on the step: max-norm
+
+
+@pytest.mark.parametrize("step", [0, 99])
+def test_gradient_noise_has_its_variance(step: int) -> None:
+    gradients = [torch.zeros(200, 300), torch.zeros(1000)]
+    regularizers.add_noise(gradients, 0.3, step, torch.Generator().manual_seed(0))
+    variance = float(torch.cat([gradient.flatten() for gradient in gradients]).double().var())
+    assert variance == pytest.approx(0.3 / (1 + step) ** 0.55, rel=0.03)
+
+
+def test_max_norm_shortens_rows_and_spares_short_ones_embeddings_and_biases() -> None:
+    parameters = model.initialise(Sizes("gru", 11, 5, (7,)), torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in parameters.items()}
+    regularizers.limit_norms(parameters, 0.3)
+    for name, value in parameters.items():
+        if "bias" in name or name == "embedding.weight":
+            assert torch.equal(value, before[name])
+            continue
+        lengths = np.linalg.norm(before[name].numpy(), axis=1, keepdims=True)
+        np.testing.assert_allclose(value.numpy(), before[name].numpy() * np.minimum(1, 0.3 / lengths), rtol=1e-5)
+
+
 # On the gradient: clipping
 
 
@@ -225,8 +329,24 @@ ON = {
     "weight_decay": 0.1,
     "clip_norm": 0.01,
     "clip_value": 1e-4,
+    "embedding_dropout": 0.3,
+    "weight_drop": 0.3,
+    "state_reset": 0.5,
+    "activation": 0.1,
+    "temporal_activation": 0.1,
+    "label_smoothing": 0.1,
+    "fraternal_dropout": 0.1,
+    "max_norm": 0.5,
+    "gradient_noise": 0.01,
+    "ema": 0.9,
+    "swa": 0.95,
+    "nt_asgd": 1,
 }
 SGD = {"optimizer": "sgd", "learning_rate": 1.0}  # Adam's steps barely depend on the gradient's length
+
+
+WITH = {"fraternal_dropout": {"output_dropout": 0.3}}  # what a row acts through
+AVERAGES = ("ema", "swa", "nt_asgd")  # they change what is evaluated, not what is trained
 
 
 def trained(**strengths: Any) -> tuple[list[torch.Tensor], list[float], float]:
@@ -241,13 +361,14 @@ def test_the_table_has_every_regulariser() -> None:
     assert fields == {*ON, "locked_dropout"}
 
 
-@pytest.mark.parametrize("name", ON)
+@pytest.mark.parametrize("name", [name for name in ON if name != "nt_asgd"])
 def test_strength_0_is_absence_bit_for_bit_and_each_strength_above_it_acts(name: str) -> None:
-    absent, off, on = trained(), trained(**{name: 0.0}), trained(**{name: ON[name]})
+    others: dict[str, Any] = WITH.get(name, {})
+    absent, off, on = trained(**others), trained(**others, **{name: 0}), trained(**others, **{name: ON[name]})
     assert off[1:] == absent[1:]
     assert all(torch.equal(one, other) for one, other in zip(off[0], absent[0], strict=True))
     assert on[2] != absent[2]
-    assert on[1][-1] != absent[1][-1]
+    assert (on[1][-1] != absent[1][-1]) == (name not in AVERAGES)
 
 
 def test_unlocked_dropout_acts_differently() -> None:
@@ -257,9 +378,17 @@ def test_unlocked_dropout_acts_differently() -> None:
 @pytest.mark.parametrize("name", ON)
 def test_the_metric_is_the_task_loss_alone(name: str) -> None:
     """Huge strengths change what is learnt, not what a model's loss is called; nor does evaluation drop anything."""
-    huge = {"l1": 1e3, "l2": 1e3, "weight_decay": 1e-3, "clip_norm": 1e-6, "clip_value": 1e-6}
+    huge = {
+        "nt_asgd": 1,
+        "max_norm": 1e-3,
+        "l1": 1e3,
+        "l2": 1e3,
+        "weight_decay": 1e-3,
+        "clip_norm": 1e-6,
+        "clip_value": 1e-6,
+    }
     regularised = tiny.training(model={"layers": 2}, regularizers={name: huge.get(name, 0.9)})
     plain = tiny.training(model={"layers": 2})
     assert regularised.evaluate() == regularised.evaluate() == plain.evaluate()
-    if "dropout" not in name:
+    if "drop" not in name and name != "state_reset":
         assert float(regularised.train_step()[0]) == float(plain.train_step()[0])

@@ -107,28 +107,46 @@ def detach_state(state: State) -> State:
     return tuple(tuple(part.detach().float() for part in layer) for layer in state)
 
 
-def embed(parameters: Mapping[str, Tensor], inputs_TB: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Embedded symbols, (T, B, E), times the input mask."""
-    return _masked(torch.nn.functional.embedding(inputs_TB, parameters["embedding.weight"]), mask)
+def embed(
+    parameters: Mapping[str, Tensor],
+    inputs_TB: Tensor,
+    mask: Tensor | None = None,
+    symbols_V1: Tensor | None = None,
+) -> Tensor:
+    """Embedded symbols, (T, B, E), times the input mask and, of each symbol, its entry in `symbols_V1`."""
+    embedded = torch.nn.functional.embedding(inputs_TB, parameters["embedding.weight"])
+    if symbols_V1 is not None:
+        embedded = embedded * torch.nn.functional.embedding(inputs_TB, symbols_V1)
+    return masked(embedded, mask)
 
 
 def decode(parameters: Mapping[str, Tensor], outputs_TBH: Tensor, mask: Tensor | None = None) -> Tensor:
     """Logits (T, B, V) of the next symbol, from the last layer's outputs times the output mask."""
     weight = parameters.get("decoder.weight", parameters["embedding.weight"])
-    return torch.nn.functional.linear(_masked(outputs_TBH, mask), weight, parameters["decoder.bias"])
+    return torch.nn.functional.linear(masked(outputs_TBH, mask), weight, parameters["decoder.bias"])
 
 
-def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
+def masked(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The values times a mask that may be missing."""
     return values if mask is None else values * mask
 
 
 def recur(
-    cell: str, parameters: Mapping[str, Tensor], layer: int, inputs_TBI: Tensor, state: tuple[Tensor, ...]
+    cell: str,
+    parameters: Mapping[str, Tensor],
+    layer: int,
+    inputs_TBI: Tensor,
+    state: tuple[Tensor, ...],
+    weight_mask: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One recurrent layer over a window by PyTorch's fused kernels: outputs (T, B, H) and its new state."""
+    """One recurrent layer over a window by PyTorch's fused kernels: outputs (T, B, H) and its new state.
+
+    `weight_mask`, (G·H, H), multiplies the hidden-to-hidden weights for the whole window (DropConnect).
+    """
     weights = [
         parameters[f"layer{layer}.{name}"] for name in ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
     ]
+    weights[1] = masked(weights[1], weight_mask)
     train = torch.is_grad_enabled()  # without it the kernels keep nothing for a backward pass
     options = (weights, True, 1, 0.0, train, False, False)  # biases, 1 layer, no dropout, …, time first
     if cell == "lstm":
@@ -137,6 +155,28 @@ def recur(
     kernel = torch.gru if cell == "gru" else torch.rnn_tanh
     outputs_TBH, hidden = kernel(inputs_TBI, state[0], *options)
     return outputs_TBH, (hidden,)
+
+
+def encode(
+    sizes: Sizes,
+    parameters: Mapping[str, Tensor],
+    state: State,
+    inputs_TB: Tensor,
+    masks: Mapping[str, Tensor],
+) -> tuple[Tensor, State]:
+    """The last layer's outputs (T, B, H), and the state after the window.
+
+    `masks` has any of "embedding" (V, 1), "input" (·, B, E), "weight0" … (G·H, H) for each layer, "hidden0" …
+    (·, B, H) after all layers but the last; the first dimension of those of a window is 1 (one mask for all its steps)
+    or T. A missing mask leaves its place untouched.
+    """
+    values = embed(parameters, inputs_TB, masks.get("input"), masks.get("embedding"))
+    after = []
+    for layer, before in enumerate(state):
+        values, layer_state = recur(sizes.cell, parameters, layer, values, before, masks.get(f"weight{layer}"))
+        after.append(layer_state)
+        values = masked(values, masks.get(f"hidden{layer}"))
+    return values, tuple(after)
 
 
 def forward(
@@ -148,17 +188,11 @@ def forward(
 ) -> tuple[Tensor, State]:
     """Logits (T, B, V) for the symbol after each input, and the state after the window.
 
-    `masks` has any of "input" (·, B, E), "hidden0" … (·, B, H) after all layers but the last, "output" (·, B, H);
-    the first dimension is 1 (one mask for the whole window) or T. A missing mask leaves its place untouched.
+    `masks`: see `encode`, and "output" (·, B, H) on the last layer's outputs.
     """
     masks = masks or {}
-    values = embed(parameters, inputs_TB, masks.get("input"))
-    after = []
-    for layer, before in enumerate(state):
-        values, layer_state = recur(sizes.cell, parameters, layer, values, before)
-        after.append(layer_state)
-        values = _masked(values, masks.get(f"hidden{layer}"))
-    return decode(parameters, values, masks.get("output")), tuple(after)
+    outputs_TBH, after = encode(sizes, parameters, state, inputs_TB, masks)
+    return decode(parameters, outputs_TBH, masks.get("output")), after
 
 
 def cross_entropy(logits_TBV: Tensor, targets_TB: Tensor, reduction: str = "mean") -> Tensor:

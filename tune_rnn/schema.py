@@ -94,11 +94,23 @@ class Regularizers(_Section):
     hidden_dropout: Probability = 0.0  # between layers
     output_dropout: Probability = 0.0
     locked_dropout: bool = True  # one mask for all time steps of a window
+    embedding_dropout: Probability = 0.0  # of whole symbols
+    weight_drop: Probability = 0.0  # of hidden-to-hidden weights
+    state_reset: Probability = 0.0  # of beginning a window from a zero state
     l1: Strength = 0.0
     l2: Strength = 0.0
+    activation: Strength = 0.0  # AR
+    temporal_activation: Strength = 0.0  # TAR
+    label_smoothing: Probability = 0.0
+    fraternal_dropout: Strength = 0.0
     weight_decay: Strength = 0.0  # decoupled from the gradient
+    max_norm: Strength = 0.0  # of each unit's incoming weights
     clip_norm: Strength = 0.0  # of the whole gradient
     clip_value: Strength = 0.0  # of each of its elements
+    gradient_noise: Strength = 0.0  # its variance at the first step
+    ema: Probability = 0.0  # decay of the exponential average of the weights
+    swa: Probability = 0.0  # over how much of the budget's end the weights are averaged
+    nt_asgd: Annotated[int, Field(ge=0)] = 0  # averaging begins when so many reports bring nothing (SGD alone)
 
 
 class Training(_Section):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from tune_rnn.data import Batch, RandomWindows, Split, StreamWindows
 from tune_rnn.errors import TrialFailed
 from tune_rnn.interval import Interval
 from tune_rnn.memory import check_memory
+from tune_rnn.objective import forward_pass, total_loss
 from tune_rnn.optimization import Schedule, build_optimizer
 from tune_rnn.precision import autocast, is_available
 from tune_rnn.report import Report, TrialBudget
@@ -74,6 +75,7 @@ class Training:
         self.parameters = self._initial_parameters()
         self.dropout = regularizers.Dropout.of(config.regularizers)
         self.total_steps = self._steps(budget.report_at[-1])
+        self.averaging = regularizers.Averaging(config.regularizers, self.total_steps)
         self.optimizer = build_optimizer(training.optimizer, list(self.parameters.values()), training.learning_rate)
         self.schedule = Schedule(training.schedule, training.learning_rate, self.total_steps)
         self.state = model.zero_state(self.sizes, training.batch_size, self.device)
@@ -107,6 +109,8 @@ class Training:
         trained = time.perf_counter()
         if not reason:
             loss = self.evaluate()
+            if self.averaging.listens:
+                self.averaging.observe(loss, self.step)
             reason = self._divergence(loss, "validation loss")
         improved = not reason and self._compare(loss)
         finished, reason = ("diverged", reason) if reason else self._ending(spent)
@@ -133,28 +137,44 @@ class Training:
         batch = self._next_batch()
         inputs_TB, targets_TB, fresh_B = evaluation.to_tensors(batch, self.device)
         generator = regularizers.generator_for(self.seed, self.step, self.device)
+        passes = 2 if strengths.fraternal_dropout > 0 else 1
         shape_TB = (inputs_TB.shape[0], inputs_TB.shape[1])
-        masks = regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator)
+        masks = [regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator) for _ in range(passes)]
+        if strengths.state_reset > 0:
+            fresh_B = regularizers.reset_some(fresh_B, strengths.state_reset, generator)
         state = model.reset_state(self.state, fresh_B)
-        with autocast(self.device, self.config.training.precision):
-            logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB, masks)
-        loss = model.cross_entropy(logits_TBV, targets_TB)
-        total = loss
-        if strengths.l1 > 0 or strengths.l2 > 0:
-            weights = regularizers.penalised(self.parameters)
-            total = loss + regularizers.penalty(weights, strengths.l1, strengths.l2)
+        loss, total, after = self._loss(state, inputs_TB, targets_TB, masks)
         total.backward()  # type: ignore[no-untyped-call]
-        gradient_norm = self._update()
-        self.state = model.detach_state(state)
+        gradient_norm = self._update(generator)
+        self.state = model.detach_state(after)
         self.step += 1
         self.tokens += batch.predictions
+        self.averaging.update(self.parameters, self.step)
         return loss.detach(), gradient_norm
 
-    def _update(self) -> Tensor:
-        """Clip, decay, step; returns the gradient norm before clipping."""
+    def _loss(
+        self, state: model.State, inputs_TB: Tensor, targets_TB: Tensor, masks: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Tensor, Tensor, model.State]:
+        """The window's loss, the same with all penalties, and the state after it; a pass for each draw of the masks."""
+        strengths, parameters = self.config.regularizers, self.parameters
+        with autocast(self.device, self.config.training.precision):
+            passes = [forward_pass(self.sizes, parameters, state, inputs_TB, drawn) for drawn in masks]
+        losses = [model.cross_entropy(one.logits_TBV, targets_TB) for one in passes]
+        totals = [
+            total_loss(loss, one, targets_TB, parameters, strengths) for loss, one in zip(losses, passes, strict=True)
+        ]
+        if len(passes) == 1:
+            return losses[0], totals[0], passes[0].state
+        apart = regularizers.fraternal(passes[0].logits_TBV, passes[1].logits_TBV)
+        return losses[0], torch.stack(totals).mean() + strengths.fraternal_dropout * apart, passes[0].state
+
+    def _update(self, generator: torch.Generator) -> Tensor:
+        """Clip, add noise, decay, step, limit; returns the gradient norm before clipping."""
         strengths, parameters = self.config.regularizers, list(self.parameters.values())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
+        if strengths.gradient_noise > 0:
+            regularizers.add_noise(gradients, strengths.gradient_noise, self.step, generator)
         learning_rate = self.schedule.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -162,6 +182,9 @@ class Training:
             regularizers.decay_weights(parameters, learning_rate, strengths.weight_decay)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if strengths.max_norm > 0:
+            with torch.no_grad():
+                regularizers.limit_norms(self.parameters, strengths.max_norm)
         return gradient_norm
 
     def _next_batch(self) -> Batch:
@@ -170,8 +193,11 @@ class Training:
         return self.windows.batch(self.step % len(self.windows))
 
     def evaluate(self) -> float:
-        """Loss on the validation split, in nats per predicted symbol."""
-        return evaluation.evaluate(self.sizes, self.parameters, self.validation, self.config.training.precision)
+        """Loss on the validation split, in nats per predicted symbol, of the averaged weights where there are any."""
+        return self._evaluate(self.averaging.evaluated(self.parameters))
+
+    def _evaluate(self, parameters: model.Parameters) -> float:
+        return evaluation.evaluate(self.sizes, parameters, self.validation, self.config.training.precision)
 
     def _divergence(self, loss: float, what: str) -> str:
         """Why a loss means that the trial diverged; empty if it does not."""
@@ -187,7 +213,8 @@ class Training:
         improved = loss < self.best_loss
         if improved:
             self.best_loss, self.best_step = loss, self.step
-            self.best_parameters = {name: value.detach().clone() for name, value in self.parameters.items()}
+            evaluated = self.averaging.evaluated(self.parameters)
+            self.best_parameters = {name: value.detach().clone() for name, value in evaluated.items()}
         self.reports_without_improvement = 0 if improved else self.reports_without_improvement + 1
         self.schedule.observe(improved)
         return improved
@@ -216,9 +243,11 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that `run` needs to go on from the last report, as tensors and plain values."""
         current = {name: value.detach() for name, value in self.parameters.items()}
+        best_is_current = self.best_step == self.step and not self.averaging.parameters
         return {
             "parameters": current,
-            "best_parameters": None if self.best_step == self.step else self.best_parameters,
+            "best_parameters": None if best_is_current else self.best_parameters,
+            "averaging": self.averaging.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "state": self.state,
             "schedule_scale": self.schedule.scale,
@@ -233,6 +262,7 @@ class Training:
         best = saved["parameters"] if saved["best_parameters"] is None else saved["best_parameters"]
         self.best_parameters = {name: value.to(self.device, copy=True) for name, value in best.items()}
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.averaging.load_state_dict(saved["averaging"], self.device)
         self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in saved["state"])
         self.schedule.scale = saved["schedule_scale"]
         for name in _COUNTERS:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from tune_rnn.config.conflicts import check_conflicts
 from tune_rnn.config.distributions import Distribution, Scalar
 from tune_rnn.config.settings import Flat, Settings, nest
 from tune_rnn.config.validation import known_keys, validate
@@ -39,6 +40,8 @@ def resolve(written: Settings) -> Resolved:
     trial = trial.model_copy(update={"training": training})
     root = _filled({**flatten(study.model_dump(mode="json")), **trial.flat()}, written.root)
     settings = Settings(root, {name: _check_branch(name, branch) for name, branch in written.branches.items()})
+    for name in settings.branches or [None]:
+        check_conflicts(settings.merged(name))
     space = _space(settings)
     _check_end(study, space)
     return Resolved(study, trial, settings, space)

@@ -1,0 +1,39 @@
+"""The regularisers, each where it acts: on the forward pass, the loss, the gradient, the step, or the schedule.
+
+Every strength 0 means off. Whether one is on is decided once, outside the model: an absent mask or an unused penalty
+leaves the computation bit for bit as if the regulariser did not exist.
+"""
+
+from __future__ import annotations
+
+from tune_rnn.regularizers.averaging import Averaging
+from tune_rnn.regularizers.gradients import add_noise, clip_gradients, global_norm
+from tune_rnn.regularizers.masks import Dropout, draw_masks, generator_for, reset_some
+from tune_rnn.regularizers.penalties import (
+    activation,
+    fraternal,
+    penalised,
+    penalty,
+    smoothing,
+    temporal_activation,
+)
+from tune_rnn.regularizers.weights import decay_weights, limit_norms
+
+__all__ = [
+    "Averaging",
+    "Dropout",
+    "activation",
+    "add_noise",
+    "clip_gradients",
+    "decay_weights",
+    "draw_masks",
+    "fraternal",
+    "generator_for",
+    "global_norm",
+    "limit_norms",
+    "penalised",
+    "penalty",
+    "reset_some",
+    "smoothing",
+    "temporal_activation",
+]
