@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tune_rnn.data import IGNORE, Batch, RandomWindows, Split, StreamWindows
+from tune_rnn.data import IGNORE, Batch, RandomWindows, Split, StreamWindows, VariableWindows
 from tune_rnn.errors import InputError
 
 document_sizes = st.lists(st.one_of(st.integers(1, 4), st.integers(1, 60)), min_size=1, max_size=12).filter(
@@ -45,6 +45,50 @@ def windows_of(batch: Batch) -> list[NDArray[np.int64]]:
     assert (batch.inputs_TB[~real_TB] == 0).all()
     assert (batch.targets_TB == np.where(real_TB, batch.inputs_TB + 1, IGNORE)).all()
     return [batch.inputs_TB[:length, stream] for stream, length in enumerate(lengths_B)]
+
+
+def one_pass(windows: VariableWindows, number: int = 0) -> tuple[list[Batch], int]:
+    """The batches of a pass, and the step it begins at."""
+    first = sum(len(windows._plan_of(before)) for before in range(number))
+    return [windows.batch(first + index) for index in range(len(windows._plan_of(number)))], first
+
+
+@given(document_sizes, streams_and_length, st.integers(0, 2))
+def test_variable_windows_predict_every_position_once_a_pass(
+    sizes: list[int], shape: tuple[int, int], number: int
+) -> None:
+    split, (streams, length) = split_of(sizes), shape
+    batches, _ = one_pass(VariableWindows(split, streams, length, seed=3), number)
+    runs = [[place for window in stream for place in window] for stream in zip(*map(windows_of, batches), strict=True)]
+    assert [place for run in runs for place in run] == expected_positions(sizes)
+    assert sum(batch.predictions for batch in batches) == split.predictions
+    starts = {*np.cumsum([0, *sizes[:-1]]).tolist(), *(run[0] for run in runs if run)}
+    for batch in batches:
+        for stream, window in enumerate(windows_of(batch)):
+            assert batch.fresh_B[stream] == (len(window) == 0 or int(window[0]) in starts)
+
+
+def test_variable_windows_have_their_lengths() -> None:
+    windows = VariableWindows(split_of([200_000]), 1, 70, seed=0)
+    batches, _ = one_pass(windows)
+    lengths = np.array([len(batch.inputs_TB) for batch in batches[:-1]])
+    long = lengths[lengths > 52]
+    assert len(long) / len(lengths) == pytest.approx(0.95, abs=0.01)
+    assert long.mean() == pytest.approx(70, abs=0.5)
+    assert long.std() == pytest.approx(5, abs=0.5)
+    assert lengths.min() >= 5
+    assert len(batches) == pytest.approx(len(windows), rel=0.02)
+    assert len(set(lengths[:20])) > 3
+
+
+def test_variable_windows_differ_from_pass_to_pass_and_are_a_function_of_the_step() -> None:
+    windows, again = (VariableWindows(split_of([5000]), 4, 30, seed=1) for _ in range(2))
+    steps = [*range(120), 60, 0, 119]
+    for step in steps:
+        assert (windows.batch(step).inputs_TB == again.batch(step).inputs_TB).all()
+    assert (VariableWindows(split_of([5000]), 4, 30, seed=1).batch(119).inputs_TB == again.batch(119).inputs_TB).all()
+    (first, _), (second, _) = one_pass(windows, 0), one_pass(windows, 1)
+    assert [len(batch.inputs_TB) for batch in first] != [len(batch.inputs_TB) for batch in second]
 
 
 @given(document_sizes, streams_and_length)

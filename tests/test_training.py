@@ -174,7 +174,7 @@ def test_the_seed_decides_everything() -> None:
     def trained(seed: int, windows: str) -> tuple[list[Report], dict[str, torch.Tensor]]:
         return outcome(tiny.training(seed=seed, regularizers=DROPOUT, training={"windows": windows}))
 
-    for windows in ("streams", "random"):
+    for windows in ("streams", "variable", "random"):
         torch.manual_seed(0)
         one = trained(1, windows)
         torch.manual_seed(1)
@@ -342,3 +342,12 @@ def test_a_full_disk_fails_the_trial_with_that_reason(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_for_another_reason_is_not_called_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checkpoint.save(tiny.training(), tmp_path / "missing")
+
+
+def test_a_window_of_variable_length_has_its_share_of_the_learning_rate() -> None:
+    one = tiny.training(training={"windows": "variable", "schedule": "constant"})
+    for _ in range(20):
+        length = one.windows.batch(one.step).inputs_TB.shape[0]
+        one.train_step()
+        assert one.optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * length / 16)
+    assert tiny.training(training={"windows": "variable"}, epochs=(1.0, 2.0)).total_steps == 2 * len(one.windows)

@@ -121,7 +121,7 @@ class Training(_Section):
     schedule: Literal["constant", "cosine", "linear_warmup", "cosine_warmup", "plateau"] = "constant"
     batch_size: Count = 32
     sequence_length: Count = 64
-    windows: Literal["streams", "random"] = "streams"
+    windows: Literal["streams", "variable", "random"] = "streams"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     patience: Annotated[int, Field(ge=0)] = 0  # reports, at rungs too, without a lower loss; 0: none ends a trial
     report_every: Positive | None = None  # in the budget's unit; default 1 epoch, or a twentieth of the tokens

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tune_rnn import evaluation, model, regularizers
-from tune_rnn.data import Batch, RandomWindows, Split, StreamWindows
+from tune_rnn.data import RandomWindows, Split, StreamWindows, VariableWindows
 from tune_rnn.errors import TrialFailed
 from tune_rnn.interval import Interval
 from tune_rnn.memory import check_memory
@@ -134,7 +134,7 @@ class Training:
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Train on one window; returns its loss, and the gradient norm before clipping."""
         strengths = self.config.regularizers
-        batch = self._next_batch()
+        batch = self.windows.batch(self.step)
         inputs_TB, targets_TB, fresh_B = evaluation.to_tensors(batch, self.device)
         generator = regularizers.generator_for(self.seed, self.step, self.device)
         passes = 2 if strengths.fraternal_dropout > 0 else 1
@@ -145,7 +145,7 @@ class Training:
         state = model.reset_state(self.state, fresh_B)
         loss, total, after = self._loss(state, inputs_TB, targets_TB, masks)
         total.backward()  # type: ignore[no-untyped-call]
-        gradient_norm = self._update(generator)
+        gradient_norm = self._update(generator, self._rate(shape_TB[0]))
         self.state = model.detach_state(after)
         self.step += 1
         self.tokens += batch.predictions
@@ -168,14 +168,19 @@ class Training:
         apart = regularizers.fraternal(passes[0].logits_TBV, passes[1].logits_TBV)
         return losses[0], torch.stack(totals).mean() + strengths.fraternal_dropout * apart, passes[0].state
 
-    def _update(self, generator: torch.Generator) -> Tensor:
+    def _rate(self, length: int) -> float:
+        """The step's learning rate; windows of variable length have it in proportion to theirs."""
+        training = self.config.training
+        scale = length / training.sequence_length if training.windows == "variable" else 1.0
+        return scale * self.schedule.rate(self.step)
+
+    def _update(self, generator: torch.Generator, learning_rate: float) -> Tensor:
         """Clip, add noise, decay, step, limit; returns the gradient norm before clipping."""
         strengths, parameters = self.config.regularizers, list(self.parameters.values())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
         if strengths.gradient_noise > 0:
             regularizers.add_noise(gradients, strengths.gradient_noise, self.step, generator)
-        learning_rate = self.schedule.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with torch.no_grad():
@@ -186,11 +191,6 @@ class Training:
             with torch.no_grad():
                 regularizers.limit_norms(self.parameters, strengths.max_norm)
         return gradient_norm
-
-    def _next_batch(self) -> Batch:
-        if isinstance(self.windows, RandomWindows):
-            return self.windows.batch(self.step)
-        return self.windows.batch(self.step % len(self.windows))
 
     def evaluate(self) -> float:
         """Loss on the validation split, in nats per predicted symbol, of the averaged weights where there are any."""
@@ -285,8 +285,11 @@ def sizes_of(config: TrialConfig, vocabulary_size: int) -> model.Sizes:
     )
 
 
-def _training_windows(config: TrialConfig, data: TrainingData, seed: int) -> StreamWindows | RandomWindows:
+def _training_windows(
+    config: TrialConfig, data: TrainingData, seed: int
+) -> StreamWindows | RandomWindows | VariableWindows:
     training = config.training
+    shape = (data.train, training.batch_size, training.sequence_length, data.documents)
     if training.windows == "random":
-        return RandomWindows(data.train, training.batch_size, training.sequence_length, data.documents, seed=seed)
-    return StreamWindows(data.train, training.batch_size, training.sequence_length, data.documents)
+        return RandomWindows(*shape, seed=seed)
+    return VariableWindows(*shape, seed=seed) if training.windows == "variable" else StreamWindows(*shape)

@@ -7,6 +7,7 @@ from tune_rnn.data.corpus import Corpus, load_corpus
 from tune_rnn.data.sources import absolute_paths
 from tune_rnn.data.symbols import AnyVocabulary, vocabulary_from_json
 from tune_rnn.data.tokens import Split
+from tune_rnn.data.variable import VariableWindows
 from tune_rnn.data.vocabulary import Vocabulary
 from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
 
@@ -19,6 +20,7 @@ __all__ = [
     "RandomWindows",
     "Split",
     "StreamWindows",
+    "VariableWindows",
     "Vocabulary",
     "absolute_paths",
     "load_corpus",

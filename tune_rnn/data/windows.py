@@ -45,7 +45,7 @@ class StreamWindows:
     """
 
     def __init__(self, split: Split, streams: int, length: int, documents: str = "separate") -> None:
-        first_token_D, positions_D = _documents(split, documents)
+        first_token_D, positions_D = documents_of(split, documents)
         first_position_D = np.cumsum(positions_D) - positions_D
         total = int(positions_D.sum())
         run_start_B = np.arange(streams + 1) * total // streams
@@ -67,7 +67,8 @@ class StreamWindows:
         return int((self._end_window_B - self._first_window_B).max())
 
     def batch(self, index: int) -> Batch:
-        """Return the `index`-th window of every stream, 0 <= index < len(self)."""
+        """Return the `index`-th window of every stream; after `len(self)` of them the next pass begins."""
+        index %= len(self)
         window_B = self._first_window_B + index
         ended_B = window_B >= self._end_window_B
         piece_B = np.searchsorted(self._first_window_P, window_B, side="right") - 1
@@ -75,7 +76,7 @@ class StreamWindows:
         length_B = np.minimum(self._positions_P[piece_B] - offset_B, self._length)
         length_B[ended_B] = 0
         first_token_B = self._first_token_P[piece_B] + offset_B
-        return _cut(self._tokens, first_token_B, length_B, ended_B | (offset_B == 0))
+        return cut_windows(self._tokens, first_token_B, length_B, ended_B | (offset_B == 0))
 
 
 class RandomWindows:
@@ -88,7 +89,7 @@ class RandomWindows:
     """
 
     def __init__(self, split: Split, streams: int, length: int, documents: str = "separate", *, seed: int) -> None:
-        self._first_token_D, self._positions_D = _documents(split, documents)
+        self._first_token_D, self._positions_D = documents_of(split, documents)
         self._first_start_D = np.concatenate([[0], np.cumsum(self._positions_D + length - 1)])
         self._tokens = np.asarray(split.tokens)
         self.streams, self._length, self._seed = streams, length, seed
@@ -106,10 +107,10 @@ class RandomWindows:
         end_B = np.minimum(begin_B + self._length, self._positions_D[document_B])
         begin_B = np.maximum(begin_B, 0)
         first_token_B = self._first_token_D[document_B] + begin_B
-        return _cut(self._tokens, first_token_B, end_B - begin_B, np.ones(self.streams, dtype=bool))
+        return cut_windows(self._tokens, first_token_B, end_B - begin_B, np.ones(self.streams, dtype=bool))
 
 
-def _documents(split: Split, documents: str) -> tuple[Integers, Integers]:
+def documents_of(split: Split, documents: str) -> tuple[Integers, Integers]:
     """Return (first token, number of positions) of every document in which there is something to predict."""
     first_token_D = split.document_starts if documents == "separate" else split.document_starts[:1]
     positions_D = np.diff(first_token_D, append=len(split)) - 1
@@ -119,7 +120,7 @@ def _documents(split: Split, documents: str) -> tuple[Integers, Integers]:
     return first_token_D[predictable_D], positions_D[predictable_D]
 
 
-def _cut(tokens: NDArray[Any], first_token_B: Integers, length_B: Integers, fresh_B: NDArray[np.bool_]) -> Batch:
+def cut_windows(tokens: NDArray[Any], first_token_B: Integers, length_B: Integers, fresh_B: NDArray[np.bool_]) -> Batch:
     """Gather the windows at `first_token_B`; behind their `length_B`, inputs are 0 and targets IGNORE."""
     longest = int(length_B.max())
     index_TB = np.arange(longest + 1)[:, None] + first_token_B
