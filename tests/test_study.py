@@ -18,7 +18,7 @@ import ray
 
 import tune_rnn
 from tune_rnn.data import load_corpus
-from tune_rnn.display import Display, Progress
+from tune_rnn.display import Display, Progress, duration
 from tune_rnn.errors import InputError, StudyFailed, TrialFailed
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import TrialBudget
@@ -230,6 +230,12 @@ def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path
 def test_an_address_is_refused_where_the_process_has_a_ray(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^address: 'auto': this process already uses a Ray"):
         tune_rnn.run(experiment(corpus, tmp_path), address="auto")
+
+
+def test_a_study_of_one_trial_has_one_slot(corpus: Path, tmp_path: Path) -> None:
+    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 1, "trials": 1}))
+    assert result.summary["time"]["slots"] == 1
+    assert f"in {duration(result.summary['time']['wall_s'])}" in result.text.splitlines()[0]
 
 
 def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 
-FEW_STEPS = 10
+FEW_STEPS = 30
 """An epoch of fewer training steps teaches little."""
 
 
