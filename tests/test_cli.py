@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_rnn import checking
 from tune_rnn.cli import main
 from tune_rnn.results.directory import RunDirectory, locked
 from tune_rnn.training import Training
@@ -178,8 +180,17 @@ def test_train_needs_one_model(folder: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize("where", [".", "nowhere", "text.txt"])
 def test_what_is_no_run(folder: Path, command: list[str], where: str, capsys: Capture) -> None:
     said = refused([*command, where], capsys)
-    assert said == (
-        f"{where}: is not a run directory (it has no experiment.yaml). Give a directory that `tune-rnn run` made."
+    wrong = "does not exist" if where == "nowhere" else "is not a run directory (it has no experiment.yaml)"
+    assert said == (f"{where}: {wrong}. Give a directory that `tune-rnn run` made.")
+
+
+def test_a_run_without_a_model_yet_says_how_to_get_one(folder: Path, capsys: Capture) -> None:
+    assert main(["train", "study.yaml", "name=early"]) == 0
+    capsys.readouterr()
+    shutil.rmtree("results/early/best")
+    said = refused(["evaluate", "results/early"], capsys)
+    assert said.endswith(
+        "has no best model yet. `tune-rnn resume " + str(Path("results/early").resolve()) + "` goes on until it has."
     )
 
 
@@ -421,6 +432,13 @@ def test_an_answer_that_cannot_be_written_is_an_error(trained: Path, command: li
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "tune-rnn: the output cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    ("trials", "factor", "expected"), [(1, 3, 1.0), (2, 3, 1.5), (16, 3, 6.8), (100, 3, 36), (16, 2, 8.5)]
+)
+def test_how_many_trials_early_stopping_lets_go_on(trials: int, factor: float, expected: float) -> None:
+    assert checking._going_on(trials, factor) == pytest.approx(expected, rel=0.03)
 
 
 def test_overrides_may_stand_after_options(folder: Path, capsys: Capture) -> None:

@@ -114,7 +114,7 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["", "nothing", "a-file"])
 def test_what_is_no_run(where: str, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("")
-    with pytest.raises(InputError, match=r"is not a run directory .*tune-rnn run"):
+    with pytest.raises(InputError, match=r"(is not a run directory|does not exist).*tune-rnn run"):
         open_run(tmp_path / where)
 
 

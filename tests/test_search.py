@@ -123,6 +123,15 @@ def test_grid_is_the_whole_grid_in_order_with_the_last_key_fastest() -> None:
     assert GridSearcher(SMALL).propose(6) is None
 
 
+def test_a_grid_with_seeds_repeats_all_points_with_each() -> None:
+    searcher = GridSearcher(SMALL, seed=5, seeds=2)
+    proposals = [searcher.propose(number) for number in range(13)]
+    assert proposals[12] is None
+    found = [(proposal.assignment, proposal.seed) for proposal in proposals[:12] if proposal]
+    points = SMALL.grid()
+    assert found == [(point, trial_seed(5, repeat)) for repeat in range(2) for point in points]
+
+
 def test_grid_knows_neither_results_nor_their_order() -> None:
     played, untold = play(GridSearcher(SMALL), 6), GridSearcher(SMALL)
     assert [untold.propose(number) for number in reversed(range(6))] == played[::-1]

@@ -209,7 +209,7 @@ def test_overrides_come_after_the_values_of_the_trial(study: RunDirectory) -> No
     [
         (":2", r"study:2: the run has no such trial\. It has trials 0 to 1\."),
         (":x", r"study:x: the run has no such trial\. It has trials 0 to 1\."),
-        ("/trial_0000", r"is not a run directory"),
+        ("/trial_0000", r"does not exist"),
     ],
 )
 def test_a_trial_that_is_not_there(study: RunDirectory, which: str, message: str) -> None:

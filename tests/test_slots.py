@@ -41,7 +41,7 @@ FITS: list[tuple[dict[str, Any], dict[str, float], Slots]] = [
 
 REFUSED: list[tuple[dict[str, Any], dict[str, float], str]] = [
     ({"use": {"gpu": 3.0}}, WORKSTATION, "resources.use.gpu: 3.0: the cluster has 2 GPUs. Write 2 or less, or leave"),
-    ({"use": {"gpu": 1.0}}, LAPTOP, "resources.use.gpu: 1.0: the cluster has 0 GPUs. Write 0 or less, or leave it out"),
+    ({"use": {"gpu": 1.0}}, LAPTOP, "resources.use.gpu: 1.0: the cluster has 0 GPUs. Leave it out."),
     ({"use": {"cpu": 9.0}}, LAPTOP, "resources.use.cpu: 9.0: the cluster has 8 processors. Write 8 or less"),
     ({"per_trial": {"cpu": 9.0}}, LAPTOP, "resources.per_trial.cpu: 9.0: the study has 8 processors, too few for one"),
     ({"per_trial": {"gpu": 1}}, LAPTOP, "resources.per_trial.gpu: 1.0: the study has 0 GPUs, too few for one trial."),

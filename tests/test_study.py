@@ -17,8 +17,9 @@ import pytest
 import ray
 
 import tune_rnn
+from tune_rnn.cli import main
 from tune_rnn.data import load_corpus
-from tune_rnn.display import Display, Progress
+from tune_rnn.display import Display, Progress, duration
 from tune_rnn.errors import InputError, StudyFailed, TrialFailed
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import TrialBudget
@@ -26,6 +27,7 @@ from tune_rnn.results.directory import RunDirectory, locked
 from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
+from tune_rnn.search import trial_seed
 from tune_rnn.study.cluster import ray_session
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays, trial_device
 
@@ -202,7 +204,7 @@ class Killer(Display):
 def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 30, "trials": 3}), display=Killer())
+    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}), display=Killer())
     assert result.summary["trials"]["failed"] == 1
     out, err = capfd.readouterr()
     assert " failed: its process was killed, perhaps because the machine had too little memory (traceback: " in out
@@ -230,6 +232,29 @@ def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path
 def test_an_address_is_refused_where_the_process_has_a_ray(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^address: 'auto': this process already uses a Ray"):
         tune_rnn.run(experiment(corpus, tmp_path), address="auto")
+
+
+def test_a_study_of_one_trial_has_one_slot(corpus: Path, tmp_path: Path) -> None:
+    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 1, "trials": 1}))
+    assert result.summary["time"]["slots"] == 1
+    assert f"in {duration(result.summary['time']['wall_s'])}" in result.text.splitlines()[0]
+
+
+def test_an_ablation_trains_every_branch_with_the_same_seeds(
+    finished: Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ablate", str(finished.path), "--seeds", "2", "budget.epochs=1", f"storage={finished.path.parent}/two"]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert "input_dropout " in table
+    assert "clip_norm " in table
+    run = RunDirectory(finished.path.parent / "two" / "study-ablation")
+    trials = Journal(run.journal).trials.values()
+    seeds = {branch: [t.seed for t in trials if t.config["one_of"] == branch] for branch in ("all_on", "all_off")}
+    assert seeds["all_on"] == seeds["all_off"] == [trial_seed(1, 0), trial_seed(1, 1)]
+    assert (run.path / "ablation.json").exists()
+    assert main(["ablate", str(run.path)]) == 0
+    assert table.splitlines()[-8:] == capsys.readouterr().out.splitlines()[-8:]
 
 
 def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:

@@ -40,9 +40,7 @@ class Effect:
     learning_rate: float
 
 
-def ablation(
-    path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str] = ()
-) -> Experiment:
+def plan(path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that leaves out each regulariser of a run's best configuration in turn, and all of them.
 
     `seeds`: how many for each. `retune`: how many learning rates to try for each (0: the one that was found).
@@ -80,11 +78,7 @@ def ablation(
 
 def active_regularizers(config: TrialConfig) -> list[str]:
     """The regularisers that do something in a configuration; hidden dropout does nothing in one layer."""
-    on = [
-        name
-        for name, value in config.regularizers.model_dump().items()
-        if not isinstance(value, bool) and value > 0
-    ]
+    on = [name for name, value in config.regularizers.model_dump().items() if not isinstance(value, bool) and value > 0]
     return [name for name in on if name != "hidden_dropout" or config.model.layers > 1]
 
 
@@ -137,13 +131,16 @@ def report(run: RunDirectory) -> str:
     """The table of an ablation as text; also written to `ablation.json` in the run."""
     rows = effects(run)
     write_atomically(run.path / "ablation.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    retuned = len({row.learning_rate for row in rows}) > 1 or "training.learning_rate" in _grid_keys(run)
+    branches = Experiment.load(run.experiment).space.branches
+    retuned = any("training.learning_rate" in keys for keys in branches.values())
     reference = next(row for row in rows if row.branch == ALL_ON)
     others = sorted((row for row in rows if row.branch != ALL_ON), key=lambda row: -row.change)
     table = [("left out", "change of validation loss", "95 % interval", "seeds"), *map(_cells, others)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    tuned = "The learning rate was tuned again for each" if retuned else "Other hyperparameters stayed as they were found"
+    tuned = (
+        "The learning rate was tuned again for each" if retuned else "Other hyperparameters stayed as they were found"
+    )
     return "\n".join(
         [
             f"{run.path.name}: nats per prediction, differences seed by seed; positive: the regulariser helped",
@@ -156,10 +153,6 @@ def report(run: RunDirectory) -> str:
             f"Where: {run.path}",
         ]
     )
-
-
-def _grid_keys(run: RunDirectory) -> set[str]:
-    return {key for branch in Experiment.load(run.experiment).space.branches.values() for key in branch}
 
 
 def _cells(row: Effect) -> tuple[str, str, str, str]:

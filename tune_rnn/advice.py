@@ -10,7 +10,7 @@ from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.kinds import KINDS
 
-FEW_STEPS = 10
+FEW_STEPS = 30
 """An epoch of fewer training steps teaches little."""
 
 

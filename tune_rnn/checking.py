@@ -26,8 +26,8 @@ from tune_rnn.training import Training, TrainingData, sizes_of
 SHOWN_SYMBOLS = 10
 TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
-START_S = 10.0
-"""Seconds until the first trial trains: Ray, torch, the first actors."""
+START_S = 15.0
+"""Seconds in which no trial trains: Ray, torch, the first actors, the end."""
 
 EVALUATION_COST = 1 / 3
 """Time of a validation token relative to a training token: there is no backward pass."""
@@ -156,9 +156,18 @@ def _trial_s(training: Training, validation_predictions: int) -> float:
 
 
 def _full_trials(experiment: Experiment, planned: int) -> float:
-    """How many whole budgets the trials use, where only 1 in `reduction_factor` goes on past a rung."""
-    points, factor = rungs(experiment), experiment.scheduler.reduction_factor
-    edges = [0.0, *points, experiment.budget.amount]
-    steps = enumerate(itertools.pairwise(edges))
-    spent = sum((after - before) / factor**passed for passed, (before, after) in steps)
-    return planned * spent / experiment.budget.amount
+    """How many whole budgets the trials use, with those that early stopping lets go on past each rung."""
+    edges = [0.0, *rungs(experiment), experiment.budget.amount]
+    spent, trials = 0.0, float(planned)
+    for before, after in itertools.pairwise(edges):
+        spent += trials * (after - before)
+        trials = _going_on(trials, experiment.scheduler.reduction_factor)
+    return spent / experiment.budget.amount
+
+
+def _going_on(trials: float, factor: float) -> float:
+    """How many of equally good trials ASHA lets go on, one after another: the first does, and few of the later ones.
+
+    The i-th is compared with i - 1 others, and goes on where it is among the best of them, 1 + (i - 2)/factor of i.
+    """
+    return sum(min(1.0, (1 + max(0, number - 2) / factor) / number) for number in range(1, round(trials) + 1))

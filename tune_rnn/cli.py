@@ -75,6 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_file(check)
     check.set_defaults(command=_check)
 
+    ablate = commands.add_parser("ablate", help="what each regulariser of a run's best configuration is worth")
+    ablate.add_argument("run", metavar="RUN", help="run directory, or that of an ablation")
+    ablate.add_argument("--seeds", type=_count, default=3, help="seeds for each (default: 3)")
+    ablate.add_argument("--retune", type=_count, default=0, metavar="N", help="learning rates to try for each")
+    _add_overrides(ablate, "overrides, e.g. budget.epochs=2")
+    _add_address(ablate)
+    ablate.set_defaults(command=_ablate)
     _add_model_commands(commands)
     return parser
 
@@ -117,6 +124,12 @@ def _seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, not {text}")
 
 
+def _count(text: str) -> int:
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+
+
 def _run(options: argparse.Namespace) -> None:
     from tune_rnn.experiment import Experiment
     from tune_rnn.study import run
@@ -145,6 +158,20 @@ def _train(options: argparse.Namespace) -> None:
     else:
         experiment = Experiment.load(options.file, options.overrides)
     _print(train(experiment, seed, started=_process_start()).text)
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    from tune_rnn import ablation
+    from tune_rnn.results.directory import open_run
+    from tune_rnn.study import resume, run
+
+    if ablation.is_ablation(open_run(options.run)):
+        resume(options.run, options.overrides, options.address, started=_process_start())
+        path = options.run
+    else:
+        experiment = ablation.plan(options.run, options.seeds, options.retune, options.overrides)
+        path = run(experiment, options.address, started=_process_start()).path
+    _answer(ablation.report(open_run(path)))
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -178,6 +178,7 @@ class Search(_Section):
 
     algorithm: Literal["hyperopt", "random", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
+    seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
 
 
 class Scheduler(_Section):

@@ -26,6 +26,7 @@ class Proposal:
 
     assignment: Assignment
     point: dict[str, float]
+    seed: int | None = None  # None: that of the trial's number
 
 
 class Searcher(Protocol):
@@ -40,10 +41,10 @@ class Searcher(Protocol):
         ...
 
 
-def build_searcher(algorithm: str, space: Space, seed: int, trials: int | None) -> Searcher:
+def build_searcher(algorithm: str, space: Space, seed: int, trials: int | None, seeds: int = 1) -> Searcher:
     """The searcher `search.algorithm` names; `trials` is the study's budget, where it has one."""
     if algorithm == "grid" or space.is_empty:
-        return GridSearcher(space)
+        return GridSearcher(space, seed, seeds)
     if algorithm == "random":
         return RandomSearcher(space, seed)
     return HyperOptSearcher(space, seed, trials)
@@ -56,7 +57,7 @@ def planned_trials(experiment: Experiment) -> int | None:
         return 1
     if experiment.search.algorithm != "grid":
         return trials
-    size = space.grid_size()
+    size = space.grid_size() * experiment.search.seeds
     return size if trials is None else min(size, trials)
 
 
@@ -66,13 +67,17 @@ def trial_seed(study_seed: int, number: int) -> int:
 
 
 class GridSearcher:
-    """Every combination once, the last key varying fastest."""
+    """Every combination, the last key varying fastest; with several seeds, all combinations with one seed first."""
 
-    def __init__(self, space: Space) -> None:
-        self.assignments = space.grid()
+    def __init__(self, space: Space, seed: int = 0, seeds: int = 1) -> None:
+        self.assignments, self.seed, self.seeds = space.grid(), seed, seeds
 
     def propose(self, number: int) -> Proposal | None:
-        return Proposal(self.assignments[number], {}) if number < len(self.assignments) else None
+        repeat, place = divmod(number, len(self.assignments))
+        if repeat >= self.seeds:
+            return None
+        seed = trial_seed(self.seed, repeat) if self.seeds > 1 else None
+        return Proposal(self.assignments[place], {}, seed)
 
     def observe(self, proposal: Proposal, number: int, score: float) -> None:
         """A grid learns nothing."""

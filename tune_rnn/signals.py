@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 PATIENCE_S = 10.0
 """For so long after the first Ctrl-C, more of them are taken for impatience: stopping is under way."""
 
 
+class Interrupt(threading.Event):
+    """Set when somebody wishes the work to stop; `answer`, if not empty, is what they are told at once."""
+
+    answer = ""
+
+
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[Interrupt]:
     """Yield an event that Ctrl-C or SIGTERM sets. Ctrl-C raises KeyboardInterrupt `PATIENCE_S` after that.
 
     Outside the main thread, where Python does not let handlers be set, the event stays unset.
     """
-    event, since = threading.Event(), 0.0
+    event, since = Interrupt(), 0.0
 
     def handle(signal_number: int, frame: object) -> None:
         nonlocal since
         if not event.is_set():
             since = time.monotonic()
             event.set()
+            with suppress(OSError):  # not print: the signal may have come in the midst of one
+                os.write(2, event.answer.encode())
         elif signal_number == signal.SIGINT and time.monotonic() - since > PATIENCE_S:
             raise KeyboardInterrupt
 

@@ -110,7 +110,10 @@ def _check_amount(key: str, amount: float, budget: Budget, remedy: str) -> None:
 
 
 def _check_end(study: StudyConfig, space: Space) -> None:
-    """A grid must be finite, any other search must have an end."""
+    """A grid must be finite, any other search must have an end; only a grid repeats its points."""
+    if study.search.seeds > 1 and study.search.algorithm != "grid":
+        rule = f"is for a grid, and search.algorithm is {study.search.algorithm}"
+        raise InputError("search.seeds", rule, "Write search.algorithm: grid, or search.seeds: 1.", study.search.seeds)
     if study.search.algorithm == "grid":
         space.grid_size()
     elif not space.is_empty and study.budget.trials is None and study.budget.hours is None:

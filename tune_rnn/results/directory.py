@@ -97,7 +97,7 @@ def check_storage(storage: str) -> Path:
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".tune-rnn-", dir=existing))
     except OSError as error:
-        raise _unwritable(storage, f"{existing}: {error.strerror}") from error
+        raise _unwritable(storage, f"no directory can be made in {existing}: {error.strerror}") from error
     return root
 
 
@@ -110,8 +110,8 @@ def open_run(path: str | Path) -> RunDirectory:
     """An existing run."""
     run = RunDirectory(Path(path).absolute())
     if not run.experiment.is_file():
-        remedy = "Give a directory that `tune-rnn run` made."
-        raise InputError(str(path), "is not a run directory (it has no experiment.yaml)", remedy)
+        rule = "is not a run directory (it has no experiment.yaml)" if run.path.exists() else "does not exist"
+        raise InputError(str(path), rule, "Give a directory that `tune-rnn run` made.")
     return run
 
 

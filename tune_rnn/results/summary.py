@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     metrics = best_metrics(best)
     run = recorder.run
     return final_report(
-        recorder.progress(),
+        replace(recorder.progress(), elapsed_s=recorder.journal.wall_s),
         configuration={key: value for key, value in flatten(best.config).items() if value is not None},
         searched=list(assignment),
         metrics={name: metrics[name] for name in (METRIC, recorder.kind.metric)},

@@ -73,7 +73,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         if proposal is None:
             return None
         config = self.experiment.trial_config(proposal.assignment).to_dict()
-        seed = trial_seed(self.experiment.search.seed, number)
+        seed = trial_seed(self.experiment.search.seed, number) if proposal.seed is None else proposal.seed
         self.recorder.proposed(number, seed, proposal, config)
         return trials[number]
 

@@ -161,7 +161,8 @@ def _allowed(kind: str, each: float, there: float, use: float | None) -> float:
     what = {"cpu": "processors", "gpu": "GPUs"}[kind]
     if use is not None and use > there:
         rule = f"the cluster has {there:g} {what}"
-        raise InputError(f"resources.use.{kind}", rule, f"Write {there:g} or less, or leave it out.", use)
+        remedy = f"Write {there:g} or less, or leave it out." if there else "Leave it out."
+        raise InputError(f"resources.use.{kind}", rule, remedy, use)
     available = there if use is None else use
     if each > available:
         rule = f"the study has {available:g} {what}, too few for one trial"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from tune_rnn.data import Corpus
@@ -16,6 +15,7 @@ from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
 from tune_rnn.search import build_searcher, planned_trials
+from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
 END_S = 8.0
@@ -44,15 +44,18 @@ class Session:
         slots: Slots,
         display: Display,
         started: float,
-        interrupted: threading.Event,
+        interrupted: Interrupt,
     ) -> None:
         self.experiment, self.corpus, self.directory, self.slots = experiment, corpus, run, slots
         self.display, self.interrupted = display, interrupted
+        interrupted.answer = ""  # from here on `_stop` answers
+        planned = planned_trials(experiment)
+        together = min(slots.count, planned or slots.count)
         self.journal = Journal(run.journal)
         wall_before_s = self.journal.wall_s
-        self.journal.open_session(corpus.sha256, slots.count, started)
+        self.journal.open_session(corpus.sha256, together, started)
         device = "cuda" if slots.gpu > 0 else "cpu"
-        plan = Plan(slots.count, slots.threads, device, planned_trials(experiment), experiment.budget.amount)
+        plan = Plan(together, slots.threads, device, planned, experiment.budget.amount)
         self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display)
         hours = experiment.budget.hours
         if hours is not None:
@@ -67,7 +70,7 @@ class Session:
         from tune_rnn.study.tuning import tune_trials
 
         search, trials = self.experiment.search, self.experiment.budget.trials
-        searcher = build_searcher(search.algorithm, self.experiment.space, search.seed, trials)
+        searcher = build_searcher(search.algorithm, self.experiment.space, search.seed, trials, search.seeds)
         budget = TrialBudget.of(self.experiment)
         try:
             tune_trials(self.experiment, self.corpus, budget, self.slots, searcher, self.recorder, self._stop)
@@ -90,8 +93,7 @@ class Session:
         return Stop("completed") if deadline is not None and time.time() > deadline else None
 
     def _header(self) -> str:
-        planned = self.recorder.plan.trials
-        together = min(self.slots.count, planned or self.slots.count)
+        planned, together = self.recorder.plan.trials, self.recorder.plan.slots
         where = "" if planned == 1 else f", {together} at a time" if together > 1 else ", one at a time"
         what = "trials until the time is over" if planned is None else plural(planned, "trial")
         resumed = f", {len(self.journal.trials)} of them begun before" if self.journal.trials else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.results import directory
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
-from tune_rnn.signals import interrupts
+from tune_rnn.signals import Interrupt, interrupts
 from tune_rnn.study.cluster import find_slots, ray_session
 from tune_rnn.study.session import Session
 
@@ -34,12 +35,13 @@ def run(
     Raises InputError before anything is started, StudyInterrupted after Ctrl-C or SIGTERM (what was done is kept),
     and StudyFailed if no trial has a result.
     """
-    started = started or time.time()
+    started, display = started or time.time(), display or Display()
     directory.check_storage(experiment.storage)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
     precision = _resolve_precision(experiment)
-    with interrupts() as interrupted, ray_session(address):
+    display.say(f"{experiment.name}: starting Ray")
+    with _stoppable() as interrupted, ray_session(address):
         slots = find_slots(experiment.resources)
         resolved = experiment.replace("training.precision", precision.result())
         if interrupted.is_set():
@@ -47,7 +49,7 @@ def run(
         new = directory.create(experiment.storage, experiment.name)
         with directory.locked(new):
             directory.write_experiment(new, resolved)
-            return Session(resolved, corpus, new, slots, display or Display(), started, interrupted).run()
+            return Session(resolved, corpus, new, slots, display, started, interrupted).run()
 
 
 def resume(
@@ -63,15 +65,25 @@ def resume(
     and ASHA are told what earlier sessions found. Raises what `run` raises, and InputError for other overrides, for
     data that has changed, and for a run that another process is working on.
     """
-    started = started or time.time()
+    started, display = started or time.time(), display or Display()
     old = directory.open_run(path)
     experiment = _with_larger_budget(Experiment.load(old.experiment), overrides)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     Journal(old.journal).check_data(corpus.sha256)
-    with directory.locked(old), interrupts() as interrupted, ray_session(address):
-        slots = find_slots(experiment.resources)
-        directory.write_experiment(old, experiment)
-        return Session(experiment, corpus, old, slots, display or Display(), started, interrupted).run()
+    with directory.locked(old), _stoppable() as interrupted:
+        display.say(f"{old.path.name}: starting Ray")
+        with ray_session(address):
+            slots = find_slots(experiment.resources)
+            directory.write_experiment(old, experiment)
+            return Session(experiment, corpus, old, slots, display, started, interrupted).run()
+
+
+@contextmanager
+def _stoppable() -> Iterator[Interrupt]:
+    """`interrupts`, with an answer while Ray starts, which cannot be stopped half-way."""
+    with interrupts() as interrupted:
+        interrupted.answer = "\nStopping as soon as Ray has started.\n"
+        yield interrupted
 
 
 def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
