@@ -259,12 +259,15 @@ def test_all_but_the_recurrence_maps_over_trials(tied: bool) -> None:
     """Two trials at once with masks, rates and strengths of their own equal two calls (loss and gradients)."""
     sizes = Sizes.of(11, cell="lstm", embedding_size=5, hidden_size=5, layers=1, tied=tied)
     trials = [parameters_of(sizes, seed) for seed in (0, 1)]
-    rates = (regularizers.Dropout(input=0.5, output=0.2), regularizers.Dropout(input=0.1, output=0.6))
+    rates = (
+        regularizers.Dropout(input=0.5, output=0.2, embedding=0.1),
+        regularizers.Dropout(input=0.1, output=0.6, embedding=0.3),
+    )
     masks = [
         regularizers.draw_masks(sizes, rate, (6, 3), torch.Generator().manual_seed(seed))
         for seed, rate in enumerate(rates)
     ]
-    strengths = [torch.tensor([1e-3, 0.0]), torch.tensor([2e-3, 5e-3])]  # L1, L2
+    strengths = [torch.tensor([1e-3, 0.0]), torch.tensor([0.1, 5e-3])]  # label smoothing, AR
     inputs_KTB, targets_KTB = symbols(2, 6, 3), symbols(2, 6, 3).flip(0)
 
     def loss(
@@ -274,10 +277,10 @@ def test_all_but_the_recurrence_maps_over_trials(tied: bool) -> None:
         inputs_TB: torch.Tensor,
         targets_TB: torch.Tensor,
     ) -> torch.Tensor:
-        values_TBE = model.embed(parameters, inputs_TB, masks["input"])
-        logits_TBV = model.decode(parameters, torch.tanh(values_TBE), masks["output"])
-        weights = regularizers.penalised(parameters)
-        return model.cross_entropy(logits_TBV, targets_TB) + regularizers.penalty(weights, strengths[0], strengths[1])
+        values_TBE = model.embed(parameters, inputs_TB, masks["input"], masks["embedding"])
+        dropped_TBE = model.masked(torch.tanh(values_TBE), masks["output"])
+        _, smoothed = regularizers.smoothed(model.decode(parameters, dropped_TBE), targets_TB, strengths[0])
+        return smoothed + strengths[1] * regularizers.activation(dropped_TBE)
 
     gradient_and_loss = torch.func.grad_and_value(loss)
     stacked = (

@@ -5,7 +5,7 @@ Shapes: T time steps, B streams, V symbols, H hidden size of the last layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -37,18 +37,26 @@ def forward_pass(
     return Pass(model.decode(parameters, dropped_TBH), raw_TBH, dropped_TBH, after)
 
 
-def total_loss(
-    loss: Tensor, one: Pass, targets_TB: Tensor, parameters: Mapping[str, Tensor], strengths: Regularizers
-) -> Tensor:
-    """The loss plus every penalty whose strength is not 0."""
-    total = loss
+def objective(passes: Sequence[Pass], targets_TB: Tensor, strengths: Regularizers) -> tuple[Tensor, Tensor]:
+    """The task's loss on the window, and what is minimised, all penalties on activations included.
+
+    Of two passes (fraternal dropout), with masks of their own each, the mean is minimised with the distance between
+    their logits; the loss is the first one's. Penalties on weights are added to the gradient (`add_penalty`).
+    """
+    (loss, total), *others = [_of_one_pass(one, targets_TB, strengths) for one in passes]
+    for (_, other), one in zip(others, passes[1:], strict=True):
+        apart = regularizers.fraternal(passes[0].logits_TBV, one.logits_TBV)
+        total = (total + other) / 2 + strengths.fraternal_dropout * apart
+    return loss, total
+
+
+def _of_one_pass(one: Pass, targets_TB: Tensor, strengths: Regularizers) -> tuple[Tensor, Tensor]:
     if strengths.label_smoothing > 0:
-        total = total + strengths.label_smoothing * regularizers.smoothing(one.logits_TBV, targets_TB)
+        loss, total = regularizers.smoothed(one.logits_TBV, targets_TB, strengths.label_smoothing)
+    else:
+        loss = total = model.cross_entropy(one.logits_TBV, targets_TB)
     if strengths.activation > 0:
         total = total + strengths.activation * regularizers.activation(one.dropped_TBH)
     if strengths.temporal_activation > 0:
         total = total + strengths.temporal_activation * regularizers.temporal_activation(one.raw_TBH)
-    if strengths.l1 > 0 or strengths.l2 > 0:
-        weights = regularizers.penalised(parameters)
-        total = total + regularizers.penalty(weights, strengths.l1, strengths.l2)
-    return total
+    return loss, total

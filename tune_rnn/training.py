@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from tune_rnn.data import RandomWindows, Split, StreamWindows, VariableWindows
 from tune_rnn.errors import TrialFailed
 from tune_rnn.interval import Interval
 from tune_rnn.memory import check_memory
-from tune_rnn.objective import forward_pass, total_loss
+from tune_rnn.objective import forward_pass, objective
 from tune_rnn.optimization import Schedule, build_optimizer
 from tune_rnn.precision import autocast, is_available
 from tune_rnn.report import Report, TrialBudget
@@ -137,36 +137,22 @@ class Training:
         batch = self.windows.batch(self.step)
         inputs_TB, targets_TB, fresh_B = evaluation.to_tensors(batch, self.device)
         generator = regularizers.generator_for(self.seed, self.step, self.device)
-        passes = 2 if strengths.fraternal_dropout > 0 else 1
+        draws = 2 if strengths.fraternal_dropout > 0 else 1
         shape_TB = (inputs_TB.shape[0], inputs_TB.shape[1])
-        masks = [regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator) for _ in range(passes)]
+        masks = [regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator) for _ in range(draws)]
         if strengths.state_reset > 0:
             fresh_B = regularizers.reset_some(fresh_B, strengths.state_reset, generator)
         state = model.reset_state(self.state, fresh_B)
-        loss, total, after = self._loss(state, inputs_TB, targets_TB, masks)
+        with autocast(self.device, self.config.training.precision):
+            passes = [forward_pass(self.sizes, self.parameters, state, inputs_TB, drawn) for drawn in masks]
+        loss, total = objective(passes, targets_TB, strengths)
         total.backward()  # type: ignore[no-untyped-call]
         gradient_norm = self._update(generator, self._rate(shape_TB[0]))
-        self.state = model.detach_state(after)
+        self.state = model.detach_state(passes[0].state)
         self.step += 1
         self.tokens += batch.predictions
         self.averaging.update(self.parameters, self.step)
         return loss.detach(), gradient_norm
-
-    def _loss(
-        self, state: model.State, inputs_TB: Tensor, targets_TB: Tensor, masks: Sequence[Mapping[str, Tensor]]
-    ) -> tuple[Tensor, Tensor, model.State]:
-        """The window's loss, the same with all penalties, and the state after it; a pass for each draw of the masks."""
-        strengths, parameters = self.config.regularizers, self.parameters
-        with autocast(self.device, self.config.training.precision):
-            passes = [forward_pass(self.sizes, parameters, state, inputs_TB, drawn) for drawn in masks]
-        losses = [model.cross_entropy(one.logits_TBV, targets_TB) for one in passes]
-        totals = [
-            total_loss(loss, one, targets_TB, parameters, strengths) for loss, one in zip(losses, passes, strict=True)
-        ]
-        if len(passes) == 1:
-            return losses[0], totals[0], passes[0].state
-        apart = regularizers.fraternal(passes[0].logits_TBV, passes[1].logits_TBV)
-        return losses[0], torch.stack(totals).mean() + strengths.fraternal_dropout * apart, passes[0].state
 
     def _rate(self, length: int) -> float:
         """The step's learning rate; windows of variable length have it in proportion to theirs."""
@@ -175,8 +161,10 @@ class Training:
         return scale * self.schedule.rate(self.step)
 
     def _update(self, generator: torch.Generator, learning_rate: float) -> Tensor:
-        """Clip, add noise, decay, step, limit; returns the gradient norm before clipping."""
+        """Penalise, clip, add noise, decay, step, limit; returns the gradient norm before clipping."""
         strengths, parameters = self.config.regularizers, list(self.parameters.values())
+        if strengths.l1 > 0 or strengths.l2 > 0:
+            regularizers.add_penalty(regularizers.penalised(self.parameters), strengths.l1, strengths.l2)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
         if strengths.gradient_noise > 0:

@@ -11,10 +11,10 @@ from tune_rnn.regularizers.gradients import add_noise, clip_gradients, global_no
 from tune_rnn.regularizers.masks import Dropout, draw_masks, generator_for, reset_some
 from tune_rnn.regularizers.penalties import (
     activation,
+    add_penalty,
     fraternal,
     penalised,
-    penalty,
-    smoothing,
+    smoothed,
     temporal_activation,
 )
 from tune_rnn.regularizers.weights import decay_weights, limit_norms
@@ -24,6 +24,7 @@ __all__ = [
     "Dropout",
     "activation",
     "add_noise",
+    "add_penalty",
     "clip_gradients",
     "decay_weights",
     "draw_masks",
@@ -32,8 +33,7 @@ __all__ = [
     "global_norm",
     "limit_norms",
     "penalised",
-    "penalty",
     "reset_some",
-    "smoothing",
+    "smoothed",
     "temporal_activation",
 ]

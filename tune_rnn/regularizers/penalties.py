@@ -1,4 +1,4 @@
-"""On the loss: terms that are added to the mean cross-entropy for training, and are in no reported metric.
+"""On the loss: what is minimised besides the mean cross-entropy, and is in no reported metric.
 
 Shapes: T time steps, B streams, V symbols, H hidden size of the last layer.
 """
@@ -16,15 +16,16 @@ def penalised(parameters: Mapping[str, Tensor]) -> list[Tensor]:
     return [value for name, value in parameters.items() if "bias" not in name]
 
 
-def penalty(weights: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor) -> Tensor:
-    """l1 · Σ|w| + l2 · Σw² (both: elastic net, Zou & Hastie 2005), to be added to the mean loss per token.
+def add_penalty(weights: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor) -> None:
+    """Add to each weight's gradient that of l1 · Σ|w| + l2 · Σw² (both: elastic net, Zou & Hastie 2005), in place.
 
-    The gradient is l1 · sign(w) + 2 · l2 · w. A subgradient makes weights small, not exactly zero.
+    That is l1 · sign(w) + 2 · l2 · w: of a term of the loss, and so clipped with the rest, but at a fraction of what it
+    costs through a graph. A subgradient makes weights small, not exactly zero.
     """
-    weights = list(weights)
-    absolute = sum((torch.linalg.vector_norm(w, 1) for w in weights), torch.zeros(()))
-    squares = sum((torch.sum(w * w) for w in weights), torch.zeros(()))
-    return l1 * absolute + l2 * squares
+    with torch.no_grad():
+        for weight in weights:
+            assert weight.grad is not None, "add_penalty comes after backward()"
+            weight.grad.add_(weight.sign() * l1 + weight * (2 * l2))
 
 
 def activation(outputs_TBH: Tensor) -> Tensor:
@@ -45,17 +46,16 @@ def temporal_activation(outputs_TBH: Tensor) -> Tensor:
     return (outputs_TBH[1:] - outputs_TBH[:-1]).float().square().mean()
 
 
-def smoothing(logits_TBV: Tensor, targets_TB: Tensor) -> Tensor:
-    """Mean of z_target - mean(z): times ε and added, cross-entropy becomes that with targets smoothed by ε.
+def smoothed(logits_TBV: Tensor, targets_TB: Tensor, epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, and the same with smoothed targets: (1 - ε) on the right symbol, and ε/V on each.
 
-    Smoothed targets have 1 - ε more on the right symbol and ε/V on each (Szegedy et al. 2016, section 7). Targets of
-    -100 do not count.
+    Szegedy et al. 2016, section 7. Targets of -100 do not count.
     """
+    log_TBV = torch.log_softmax(logits_TBV.float(), -1)
+    loss = torch.nn.functional.nll_loss(log_TBV.flatten(0, 1), targets_TB.flatten(), ignore_index=-100)
     counts_TB = targets_TB.ge(0)
-    logits_TBV = logits_TBV.float()
-    right_TB1 = logits_TBV.gather(-1, targets_TB.clamp(min=0).unsqueeze(-1))
-    excess_TB = right_TB1.squeeze(-1) - logits_TBV.mean(-1)
-    return (excess_TB * counts_TB).sum() / counts_TB.sum()
+    uniform = -(log_TBV.mean(-1) * counts_TB).sum() / counts_TB.sum()
+    return loss, (1 - epsilon) * loss + epsilon * uniform
 
 
 def fraternal(logits_TBV: Tensor, others_TBV: Tensor) -> Tensor:
