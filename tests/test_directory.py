@@ -247,4 +247,4 @@ def test_a_run_knows_where_its_data_lie(run: RunDirectory, task: dict[str, Any],
     expected = json.loads(
         json.dumps(task).replace("text.txt", f"{beside}/text.txt").replace("more.txt", f"{beside}/more.txt")
     )
-    assert written == {"kind": "char_lm", "documents": "separate", **expected}
+    assert written == {"kind": "char_lm", "documents": "separate", "minimum_count": 1, **expected}
