@@ -139,4 +139,7 @@ def test_the_table_has_the_largest_effect_first_and_says_what_was_held_fixed(mea
 
 def test_an_ablation_is_known_as_one(measured: RunDirectory, tmp_path: Path) -> None:
     assert ablation.is_ablation(measured)
+    assert ablation.is_finished(measured)
+    Journal(measured.journal).end(0, "failed", "")
+    assert not ablation.is_finished(measured)
     assert not ablation.is_ablation(RunDirectory(tmp_path / "study"))

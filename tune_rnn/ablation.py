@@ -20,6 +20,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, open_run, write_atomically
 from tune_rnn.results.journal import Journal
 from tune_rnn.schema import TrialConfig
+from tune_rnn.search import planned_trials
 
 ALL_ON, ALL_OFF, WITHOUT = "all_on", "all_off", "without_"
 CONFIDENCE = 0.95
@@ -85,6 +86,13 @@ def active_regularizers(config: TrialConfig) -> list[str]:
 def is_ablation(run: RunDirectory) -> bool:
     """Whether a run is the study of an ablation."""
     return ALL_ON in Experiment.load(run.experiment).space.branches
+
+
+def is_finished(run: RunDirectory) -> bool:
+    """Whether every trial of an ablation has ended; one that failed has not."""
+    trials = Journal(run.journal).trials.values()
+    ended = sum(trial.outcome not in ("", "failed") for trial in trials)
+    return ended == planned_trials(Experiment.load(run.experiment))
 
 
 def effects(run: RunDirectory) -> list[Effect]:

@@ -165,13 +165,13 @@ def _ablate(options: argparse.Namespace) -> None:
     from tune_rnn.results.directory import open_run
     from tune_rnn.study import resume, run
 
-    if ablation.is_ablation(open_run(options.run)):
-        resume(options.run, options.overrides, options.address, started=_process_start())
-        path = options.run
-    else:
+    given = open_run(options.run)
+    if not ablation.is_ablation(given):
         experiment = ablation.plan(options.run, options.seeds, options.retune, options.overrides)
-        path = run(experiment, options.address, started=_process_start()).path
-    _answer(ablation.report(open_run(path)))
+        given = open_run(run(experiment, options.address, started=_process_start()).path)
+    elif not ablation.is_finished(given):
+        resume(options.run, options.overrides, options.address, started=_process_start())
+    _answer(ablation.report(given))
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -1,0 +1,27 @@
+"""The benchmarks run, and measure every regulariser there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tune_rnn.schema import Regularizers
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "regularizer_cost.py"
+
+
+def test_the_cost_of_regularisers_is_measured() -> None:
+    command = [sys.executable, str(SCRIPT), "--rows", "1", "--only", "nothing", "all", "--seconds", "0.01"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line for line in done.stdout.splitlines() if re.match(r"\| `(nothing|all)` \| [+-]\d+\.\d % ", line)]
+    assert len(rows) == 2
+    assert "limit 25" in rows[1]
+
+
+def test_every_regulariser_has_a_case() -> None:
+    text = SCRIPT.read_text("utf-8")
+    without_a_cost_of_its_own = {"nt_asgd"}  # an average as swa's, once it has begun
+    for name in set(Regularizers.model_fields) - without_a_cost_of_its_own:
+        assert f'"{name}":' in text, name
