@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 
+from tune_rnn import decoder
 from tune_rnn.checkpoint import load, save
 from tune_rnn.exported import export, load_model
 from tune_rnn.precision import prepare_process
@@ -60,6 +61,31 @@ def test_training_goes_on_from_a_checkpoint(cell: str, tmp_path: Path) -> None:
     resumed = training(cell, input_dropout=0.1)
     load(resumed, tmp_path)
     assert next(resumed.run()).validation_loss == pytest.approx(next(reports).validation_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weight_drop_leaves_the_weights_in_one_block(cell: str) -> None:
+    """cuDNN's warning about weights that lie apart would be an error."""
+    loss, _ = training(cell, weight_drop=0.5, embedding_dropout=0.1).train_step()
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_blocks_of_logits_are_the_whole_on_a_gpu(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [report.validation_loss for report in training(label_smoothing=smoothing).run()]
+    monkeypatch.setattr(decoder, "LARGE", 2)
+    monkeypatch.setattr(decoder, "BLOCK", {"cuda": 8 * tiny.VOCABULARY.size})
+    monkeypatch.setattr(decoder, "SMALLEST_BLOCK", 8)
+    blocks = [report.validation_loss for report in training(label_smoothing=smoothing).run()]
+    assert blocks == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("strengths", [{"zoneout_hidden": 0.1, "zoneout_cell": 0.2}, {"fraternal_dropout": 0.1}])
+def test_what_is_slower_learns_too(strengths: dict[str, Any]) -> None:
+    first, last = training(output_dropout=0.1, **strengths).run()
+    assert first.validation_loss is not None
+    assert last.validation_loss is not None
+    assert last.validation_loss < first.validation_loss
 
 
 def test_the_masks_of_a_step_are_drawn_on_the_gpu_and_the_same_each_time() -> None:

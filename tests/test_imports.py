@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tune_rnn"
 TRAINING = (  # from data to a trained model; knows nothing of tuning
     "checkpoint",
     "data",
+    "decoder",
     "evaluation",
     "exported",
     "interval",
@@ -22,6 +23,7 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "objective",
     "optimization",
     "precision",
+    "recurrence",
     "regularizers",
     "report",
     "training",

@@ -13,8 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tune_rnn import model, regularizers
+from tune_rnn import decoder, model, regularizers
 from tune_rnn.model import Sizes
+from tune_rnn.recurrence import GATES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,8 +60,8 @@ def sigmoid(x: Array) -> Array:
 def reference_step(cell: str, weights: Mapping[str, Array], x_BI: Array, state: list[Array]) -> list[Array]:
     """One time step of a layer from the textbook: the new hidden state, and an LSTM's cell state."""
     hidden_BH = state[0]
-    from_input = np.split(x_BI @ weights["weight_input"].T + weights["bias_input"], model.GATES[cell], axis=1)
-    from_hidden = np.split(hidden_BH @ weights["weight_hidden"].T + weights["bias_hidden"], model.GATES[cell], axis=1)
+    from_input = np.split(x_BI @ weights["weight_input"].T + weights["bias_input"], GATES[cell], axis=1)
+    from_hidden = np.split(hidden_BH @ weights["weight_hidden"].T + weights["bias_hidden"], GATES[cell], axis=1)
     if cell == "rnn":
         return [np.tanh(from_input[0] + from_hidden[0])]
     if cell == "gru":
@@ -110,7 +111,7 @@ def test_gradients_are_those_of_finite_differences(sizes: Sizes) -> None:
         value.requires_grad_()
     targets_TB = inputs_TB.roll(-1, 0)
     logits_TBV, _ = model.forward(sizes, parameters, state, inputs_TB)
-    model.cross_entropy(logits_TBV, targets_TB).backward()  # type: ignore[no-untyped-call]
+    decoder.of_logits(logits_TBV, targets_TB).backward()  # type: ignore[no-untyped-call]
 
     def reference_loss(changed: model.Parameters) -> float:
         logits_TBV, _ = reference_forward(sizes, changed, state, inputs_TB)
@@ -146,9 +147,9 @@ def test_cross_entropy_is_the_mean_over_the_targets_that_count() -> None:
     padded_TB = targets_TB.clone()
     padded_TB[3:, 1] = -100
     counts_TB = padded_TB.numpy() != -100
-    assert float(model.cross_entropy(logits_TBV, targets_TB)) == pytest.approx(each_TB.mean(), rel=1e-6)
-    assert float(model.cross_entropy(logits_TBV, padded_TB)) == pytest.approx(each_TB[counts_TB].mean(), rel=1e-6)
-    total = float(model.cross_entropy(logits_TBV, padded_TB, reduction="sum"))
+    assert float(decoder.of_logits(logits_TBV, targets_TB)) == pytest.approx(each_TB.mean(), rel=1e-6)
+    assert float(decoder.of_logits(logits_TBV, padded_TB)) == pytest.approx(each_TB[counts_TB].mean(), rel=1e-6)
+    total = float(decoder.of_logits(logits_TBV, padded_TB, reduction="sum"))
     assert total == pytest.approx(each_TB[counts_TB].sum(), rel=1e-6)
 
 
@@ -191,7 +192,7 @@ def test_no_gradient_reaches_into_the_window_before(cell: str) -> None:
     early, late = ({name: value.clone().requires_grad_() for name, value in parameters.items()} for _ in range(2))
     _, state = model.forward(sizes, early, model.zero_state(sizes, 3), symbols(4, 3))
     logits_TBV, _ = model.forward(sizes, late, model.detach_state(state), symbols(4, 3))
-    model.cross_entropy(logits_TBV, symbols(4, 3)).backward()  # type: ignore[no-untyped-call]
+    decoder.of_logits(logits_TBV, symbols(4, 3)).backward()  # type: ignore[no-untyped-call]
     assert all(value.grad is None for value in early.values())
     assert all(value.grad is not None for value in late.values())
 
@@ -240,11 +241,24 @@ def test_initial_values(cell: str) -> None:
     for layer, inputs in enumerate(sizes.inputs):
         glorot = math.sqrt(6 / (inputs + 30))
         assert 0.95 * glorot < float(parameters[f"layer{layer}.weight_input"].abs().max()) <= glorot
-        for square in parameters[f"layer{layer}.weight_hidden"].chunk(model.GATES[cell]):
+        for square in parameters[f"layer{layer}.weight_hidden"].chunk(GATES[cell]):
             torch.testing.assert_close(square @ square.T, torch.eye(30), atol=1e-5, rtol=0)
         biases = parameters[f"layer{layer}.bias_input"] + parameters[f"layer{layer}.bias_hidden"]
-        gates = [1.0 if cell == "lstm" and gate == 1 else 0.0 for gate in range(model.GATES[cell])]
+        gates = [1.0 if cell == "lstm" and gate == 1 else 0.0 for gate in range(GATES[cell])]
         assert torch.equal(biases, torch.tensor(gates).repeat_interleave(30))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_initial_values_as_torch_has_them(cell: str) -> None:
+    parameters = model.initialise(
+        Sizes(cell, 11, 20, (30,)), torch.Generator().manual_seed(0), scheme="uniform", forget_bias=2.0
+    )
+    for kind in ("weight_input", "weight_hidden", "bias_input", "bias_hidden"):
+        for gate, values in enumerate(parameters[f"layer0.{kind}"].chunk(GATES[cell])):
+            if cell == "lstm" and gate == 1 and "bias" in kind:
+                assert torch.equal(values, torch.full((30,), 2.0 if kind == "bias_input" else 0.0))
+            else:
+                assert 0.75 * 30**-0.5 < float(values.abs().max()) <= 30**-0.5
 
 
 def test_initial_values_depend_on_the_seed_alone() -> None:
@@ -279,7 +293,7 @@ def test_all_but_the_recurrence_maps_over_trials(tied: bool) -> None:
     ) -> torch.Tensor:
         values_TBE = model.embed(parameters, inputs_TB, masks["input"], masks["embedding"])
         dropped_TBE = model.masked(torch.tanh(values_TBE), masks["output"])
-        _, smoothed = regularizers.smoothed(model.decode(parameters, dropped_TBE), targets_TB, strengths[0])
+        _, smoothed = decoder.smoothed(decoder.logits(parameters, dropped_TBE), targets_TB, strengths[0])
         return smoothed + strengths[1] * regularizers.activation(dropped_TBE)
 
     gradient_and_loss = torch.func.grad_and_value(loss)

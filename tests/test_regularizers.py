@@ -12,8 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_rnn import model, regularizers
+from tune_rnn import decoder, model, regularizers
 from tune_rnn.model import Sizes
+from tune_rnn.objective import forward_pass, objective
 from tune_rnn.optimization import build_optimizer
 from tune_rnn.regularizers import Dropout
 
@@ -200,18 +201,48 @@ def test_smoothed_targets_are_torchs(epsilon: float, seed: int) -> None:
     logits_TBV = 3 * torch.randn(4, 3, 7, generator=generator)
     targets_TB = torch.randint(7, (4, 3), generator=generator)
     targets_TB[2:, 1] = -100
-    loss, ours = regularizers.smoothed(logits_TBV, targets_TB, epsilon)
-    assert torch.equal(loss, model.cross_entropy(logits_TBV, targets_TB))
+    loss, ours = decoder.smoothed(logits_TBV, targets_TB, epsilon)
+    assert torch.equal(loss, decoder.of_logits(logits_TBV, targets_TB))
     theirs = torch.nn.functional.cross_entropy(
         logits_TBV.flatten(0, 1), targets_TB.flatten(), ignore_index=-100, label_smoothing=epsilon
     )
     torch.testing.assert_close(ours, theirs)
 
 
-def test_fraternal_is_the_mean_squared_difference_of_two_passes() -> None:
-    one, other = torch.randn(2, 4, 3, 7, generator=torch.Generator().manual_seed(0))
-    expected = ((one.double() - other.double()) ** 2).mean()
-    assert float(regularizers.fraternal(one, other)) == pytest.approx(float(expected))
+def test_fraternal_is_the_mean_squared_difference_of_the_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other, weight = (torch.randn(shape, generator=generator) for shape in ((4, 3, 5), (4, 3, 5), (11, 5)))
+    expected = (((one - other).double() @ weight.double().t()) ** 2).mean()
+    assert float(regularizers.fraternal(one, other, weight)) == pytest.approx(float(expected))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(regularizers.fraternal(one, other, weight)) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("fraternal", [0.0, 0.7])
+def test_what_is_minimised_is_written_out(fraternal: float) -> None:
+    """Cross-entropy with smoothed targets, AR of the dropped outputs, TAR of the raw ones; of two passes the mean."""
+    strengths = {"activation": 2.0, "temporal_activation": 3.0, "label_smoothing": 0.2, "fraternal_dropout": fraternal}
+    config = tiny.config(regularizers={**strengths, "output_dropout": 0.5})
+    sizes = Sizes("lstm", 11, 5, (7,))
+    parameters = model.initialise(sizes, torch.Generator().manual_seed(0))
+    inputs_TB, targets_TB = torch.arange(18).reshape(6, 3) % 11, torch.arange(18).reshape(6, 3) % 7
+    passes, expected, logits = [], [], []
+    for seed in range(2 if fraternal else 1):
+        masks = regularizers.draw_masks(sizes, Dropout(output=0.5), (6, 3), torch.Generator().manual_seed(seed))
+        one = forward_pass(sizes, parameters, model.zero_state(sizes, 3), inputs_TB, masks)
+        passes.append(one)
+        logits.append(decoder.logits(parameters, one.dropped_TBH))
+        smoothed = torch.nn.functional.cross_entropy(
+            logits[-1].flatten(0, 1), targets_TB.flatten(), label_smoothing=0.2
+        )
+        steps = (one.raw_TBH[1:] - one.raw_TBH[:-1]).square().mean()
+        expected.append(float(smoothed + 2 * one.dropped_TBH.square().mean() + 3 * steps))
+    total = sum(expected) / len(expected)
+    if fraternal:
+        total += fraternal * float((logits[0] - logits[1]).square().mean())
+    loss, minimised = objective(parameters, passes, targets_TB, config.regularizers)
+    assert float(minimised) == pytest.approx(total, rel=1e-5)
+    assert float(loss) == pytest.approx(float(decoder.of_logits(logits[0], targets_TB)), rel=1e-6)
 
 
 # On the gradient: noise; on the step: max-norm
@@ -225,12 +256,16 @@ def test_gradient_noise_has_its_variance(step: int) -> None:
     assert variance == pytest.approx(0.3 / (1 + step) ** 0.55, rel=0.03)
 
 
-def test_max_norm_shortens_rows_and_spares_short_ones_embeddings_and_biases() -> None:
-    parameters = model.initialise(Sizes("gru", 11, 5, (7,)), torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("tied", [False, True])
+def test_max_norm_shortens_rows_and_spares_short_ones_embeddings_and_biases(tied: bool) -> None:
+    """Embeddings that are the decoder, too, are units' incoming weights."""
+    sizes = Sizes.of(11, cell="gru", embedding_size=5, hidden_size=7, layers=2, tied=tied, layer_norm="cell")
+    parameters = model.initialise(sizes, torch.Generator().manual_seed(0))
+    parameters["embedding.weight"] *= 5
     before = {name: value.clone() for name, value in parameters.items()}
     regularizers.limit_norms(parameters, 0.3)
     for name, value in parameters.items():
-        if "bias" in name or name == "embedding.weight":
+        if "weight" not in name or (name == "embedding.weight" and not tied):
             assert torch.equal(value, before[name])
             continue
         lengths = np.linalg.norm(before[name].numpy(), axis=1, keepdims=True)
@@ -337,6 +372,8 @@ ON = {
     "clip_value": 1e-4,
     "embedding_dropout": 0.3,
     "weight_drop": 0.3,
+    "zoneout_hidden": 0.3,
+    "zoneout_cell": 0.3,
     "state_reset": 0.5,
     "activation": 0.1,
     "temporal_activation": 0.1,
@@ -395,6 +432,7 @@ def test_the_metric_is_the_task_loss_alone(name: str) -> None:
     }
     regularised = tiny.training(model={"layers": 2}, regularizers={name: huge.get(name, 0.9)})
     plain = tiny.training(model={"layers": 2})
-    assert regularised.evaluate() == regularised.evaluate() == plain.evaluate()
-    if "drop" not in name and name != "state_reset":
+    assert regularised.evaluate() == regularised.evaluate()
+    assert (regularised.evaluate() == plain.evaluate()) == ("zoneout" not in name), "zoneout's expected state remains"
+    if "drop" not in name and "zoneout" not in name and name != "state_reset":
         assert float(regularised.train_step()[0]) == float(plain.train_step()[0])

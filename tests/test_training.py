@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from tune_rnn import checkpoint, model
+from tune_rnn import checkpoint, decoder, model
 from tune_rnn.errors import TrialFailed
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report, TrialBudget
@@ -207,7 +207,7 @@ def test_state_is_carried_through_an_epoch_and_begins_anew_with_the_next() -> No
     for index in range(len(windows)):
         batch = windows.batch(index)
         logits_TBV, state = model.forward(one.sizes, one.parameters, state, torch.from_numpy(batch.inputs_TB))
-        losses.append(float(model.cross_entropy(logits_TBV, torch.from_numpy(batch.targets_TB)).detach()))
+        losses.append(float(decoder.of_logits(logits_TBV, torch.from_numpy(batch.targets_TB)).detach()))
     assert [float(one.train_step()[0]) for _ in range(32)] == pytest.approx(losses, rel=1e-6)
     assert [float(one.train_step()[0]) for _ in range(32)] == pytest.approx(losses, rel=1e-6)
 
@@ -218,7 +218,7 @@ def test_random_windows_are_fresh_and_drawn_anew_in_every_epoch() -> None:
     for step in range(2 * len(one.windows)):
         batch, zeros = one.windows.batch(step), model.zero_state(one.sizes, 4)
         logits_TBV, _ = model.forward(one.sizes, one.parameters, zeros, torch.from_numpy(batch.inputs_TB))
-        losses.append(float(model.cross_entropy(logits_TBV, torch.from_numpy(batch.targets_TB)).detach()))
+        losses.append(float(decoder.of_logits(logits_TBV, torch.from_numpy(batch.targets_TB)).detach()))
         assert float(one.train_step()[0]) == pytest.approx(losses[-1], rel=1e-6)
     assert len(set(losses)) == len(losses)
 
@@ -230,7 +230,7 @@ def test_a_new_document_begins_with_a_fresh_state() -> None:
     for index in range(len(one.windows)):
         batch, zeros = one.windows.batch(index), model.zero_state(one.sizes, 4)
         logits_TBV, _ = model.forward(one.sizes, one.parameters, zeros, torch.from_numpy(batch.inputs_TB))
-        expected = float(model.cross_entropy(logits_TBV, torch.from_numpy(batch.targets_TB)).detach())
+        expected = float(decoder.of_logits(logits_TBV, torch.from_numpy(batch.targets_TB)).detach())
         assert float(one.train_step()[0]) == pytest.approx(expected, rel=1e-6)
 
 

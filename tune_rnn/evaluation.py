@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tune_rnn.data import Batch, Split, StreamWindows
-from tune_rnn.model import Sizes, cross_entropy, forward, reset_state, zero_state
+from tune_rnn.decoder import total_cross_entropy
+from tune_rnn.model import Sizes, encode, reset_state, zero_state
 from tune_rnn.precision import autocast
 
 WINDOW = 128
@@ -37,8 +38,17 @@ def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tens
 
 
 @torch.no_grad()
-def evaluate(sizes: Sizes, parameters: Mapping[str, Tensor], windows: StreamWindows, precision: str = "fp32") -> float:
-    """Mean cross-entropy in nats per predicted symbol, state carried through the whole split."""
+def evaluate(
+    sizes: Sizes,
+    parameters: Mapping[str, Tensor],
+    windows: StreamWindows,
+    precision: str = "fp32",
+    masks: Mapping[str, Tensor] | None = None,
+) -> float:
+    """Mean cross-entropy in nats per predicted symbol, state carried through the whole split.
+
+    `masks` are those of evaluation (`regularizers.expected_masks`).
+    """
     device = parameters["embedding.weight"].device
     state = zero_state(sizes, windows.streams, device)
     total, predictions = torch.zeros((), dtype=torch.float64, device=device), 0
@@ -46,7 +56,7 @@ def evaluate(sizes: Sizes, parameters: Mapping[str, Tensor], windows: StreamWind
         batch = windows.batch(index)
         inputs_TB, targets_TB, fresh_B = to_tensors(batch, device)
         with autocast(device, precision):
-            logits_TBV, state = forward(sizes, parameters, reset_state(state, fresh_B), inputs_TB)
-        total += cross_entropy(logits_TBV, targets_TB, reduction="sum").double()
+            outputs_TBH, state = encode(sizes, parameters, reset_state(state, fresh_B), inputs_TB, masks or {})
+            total += total_cross_entropy(parameters, outputs_TBH, targets_TB).double()
         predictions += batch.predictions
     return float(total) / predictions

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from tune_rnn import evaluation, model
+from tune_rnn import decoder, evaluation, model, regularizers
 from tune_rnn.data import AnyVocabulary, Split, vocabulary_from_json
 from tune_rnn.errors import InputError
 from tune_rnn.precision import is_available
@@ -51,7 +51,7 @@ class TrainedModel:
         if not is_available(precision, self.device, self.sizes.cell):
             precision = "fp32"
         windows = evaluation.evaluation_windows(split, documents)
-        return evaluation.evaluate(self.sizes, self.parameters, windows, precision)
+        return evaluation.evaluate(self.sizes, self.parameters, windows, precision, self._masks())
 
     @torch.no_grad()
     def sample(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:
@@ -66,16 +66,23 @@ class TrainedModel:
         generator = torch.Generator().manual_seed(seed)
         inputs_TB = torch.from_numpy(self.vocabulary.encode(prompt or "\n")).long().unsqueeze(1).to(self.device)
         state = model.zero_state(self.sizes, 1, self.device)
-        drawn: list[int] = []
+        masks, drawn = self._masks(), list[int]()
         for _ in range(length):
-            logits_TBV, state = model.forward(self.sizes, self.parameters, state, inputs_TB)
-            drawn.append(_draw(logits_TBV[-1, 0].cpu(), temperature, generator))
+            outputs_TBH, state = model.encode(self.sizes, self.parameters, state, inputs_TB, masks)
+            log_probabilities_TBV = decoder.log_probabilities(self.parameters, outputs_TBH[-1:])
+            drawn.append(_draw(log_probabilities_TBV[0, 0].cpu(), temperature, generator))
             inputs_TB = torch.tensor([[drawn[-1]]], device=self.device)
         return self.vocabulary.continuation(prompt, drawn)
 
+    def _masks(self) -> dict[str, torch.Tensor]:
+        """Zoneout's expected state is a part of the model, and its rates are in the trial's configuration."""
+        strengths = self.metadata.get("config", {}).get("regularizers", {})
+        rates = {name: strengths.get(name, 0.0) for name in ("zoneout_hidden", "zoneout_cell")}
+        return regularizers.expected_masks(self.sizes, regularizers.Dropout(**rates), self.device)
 
-def _draw(logits_V: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
-    known = logits_V[1:].double()  # never <unk>, which is symbol 0
+
+def _draw(log_probabilities_V: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
+    known = log_probabilities_V[1:].double()  # never <unk>, which is symbol 0
     if temperature == 0:
         return 1 + int(known.argmax())
     probabilities = torch.softmax((known - known.max()) / temperature, dim=-1)  # no overflow near temperature 0

@@ -1,7 +1,7 @@
 """The recurrent language model, written as functions of parameters, carried state, batch and masks.
 
-Embedding → stack of RNN, LSTM or GRU layers → decoder. Nothing here draws a random number or looks at the
-strength of a regulariser: dropout masks come in from outside (`regularizers.draw_masks`), so the same functions
+Embedding → stack of RNN, LSTM or GRU layers → decoder (`tune_rnn.decoder`). No pass through it draws a random number or
+looks at the strength of a regulariser: masks come in from outside (`regularizers.draw_masks`), so the same functions
 serve one trial and, mapped with `torch.func.vmap`, many trials side by side.
 
 Shapes: T time steps, B streams, V symbols, E embedding size, H hidden size of a layer, G gates of the cell.
@@ -16,32 +16,50 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-"""Gates of each cell: its weights have G·H rows (PyTorch's order: RNN -, GRU r z n, LSTM i f g o)."""
+from tune_rnn import decoder
+from tune_rnn.recurrence import FUSED, GATES, LayerState, Zoneout, fused, in_one_block, stepwise
 
 FORGET_BIAS = 1.0
 """Initial bias of the LSTM's forget gate: a new network remembers (Jozefowicz et al. 2015, section 3.2)."""
 
 Parameters = dict[str, Tensor]
-State = tuple[tuple[Tensor, ...], ...]
+State = tuple[LayerState, ...]
 """Carried state: for each layer (hidden,) or, for an LSTM, (hidden, cell), each of shape (1, B, H)."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a model's tensors are shaped by. `hidden` has one size per layer."""
+    """What a model's tensors are shaped by. `hidden` has one size per layer.
+
+    `decoder` is "softmax" or "adaptive"; `layer_norm` is "none", "between" (on the outputs of each layer but the last)
+    or "cell" (inside each layer).
+    """
 
     cell: str
     vocabulary: int
     embedding: int
     hidden: tuple[int, ...]
     tied: bool = False
+    decoder: str = "softmax"
+    layer_norm: str = "none"
 
     @classmethod
-    def of(cls, vocabulary: int, *, cell: str, embedding_size: int, hidden_size: int, layers: int, tied: bool) -> Sizes:
+    def of(
+        cls,
+        vocabulary: int,
+        *,
+        cell: str,
+        embedding_size: int,
+        hidden_size: int,
+        layers: int,
+        tied: bool,
+        decoder: str = "softmax",
+        layer_norm: str = "none",
+    ) -> Sizes:
         """Sizes of a configured model; tied, the last layer takes the embedding's size (AWD-LSTM)."""
         last = embedding_size if tied else hidden_size
-        return cls(cell, vocabulary, embedding_size, (hidden_size,) * (layers - 1) + (last,), tied)
+        hidden = (hidden_size,) * (layers - 1) + (last,)
+        return cls(cell, vocabulary, embedding_size, hidden, tied, decoder, layer_norm)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -57,10 +75,14 @@ def shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         named[f"layer{layer}.weight_input"] = (rows, inputs)
         named[f"layer{layer}.weight_hidden"] = (rows, hidden)
         named[f"layer{layer}.bias_input"] = named[f"layer{layer}.bias_hidden"] = (rows,)
-    if not sizes.tied:
-        named["decoder.weight"] = (sizes.vocabulary, sizes.hidden[-1])
-    named["decoder.bias"] = (sizes.vocabulary,)
-    return named
+        if sizes.layer_norm == "cell":
+            named[f"layer{layer}.gain_input"] = named[f"layer{layer}.gain_hidden"] = (rows,)
+        if sizes.layer_norm == "cell" and sizes.cell == "lstm":
+            named[f"layer{layer}.gain_cell"] = named[f"layer{layer}.bias_cell"] = (hidden,)
+        if sizes.layer_norm == "between" and layer < len(sizes.hidden) - 1:
+            named[f"layer{layer}.gain"] = named[f"layer{layer}.bias"] = (hidden,)
+    decoding = decoder.shapes(sizes.decoder, sizes.vocabulary, sizes.hidden[-1])
+    return named | {name: shape for name, shape in decoding.items() if not (sizes.tied and name == "decoder.weight")}
 
 
 def count_parameters(sizes: Sizes) -> int:
@@ -68,26 +90,41 @@ def count_parameters(sizes: Sizes) -> int:
     return sum(math.prod(shape) for shape in shapes(sizes).values())
 
 
-def initialise(sizes: Sizes, generator: torch.Generator) -> Parameters:
+def initialise(
+    sizes: Sizes, generator: torch.Generator, *, scheme: str = "orthogonal", forget_bias: float = FORGET_BIAS
+) -> Parameters:
     """New parameters by name, on the CPU.
 
-    Embedding and decoder: uniform in ±0.1. Input-to-hidden: Glorot uniform for each gate. Hidden-to-hidden:
-    orthogonal for each gate (Saxe et al. 2014). Biases 0, but `FORGET_BIAS` for an LSTM's forget gate.
+    Embedding and decoder: uniform in ±0.1. Scheme "orthogonal": input-to-hidden Glorot uniform for each gate,
+    hidden-to-hidden orthogonal for each gate (Saxe et al. 2014), biases 0. Scheme "uniform": a layer's weights and
+    biases uniform in ±1/√H, as `torch.nn.LSTM` has them. In both an LSTM's forget gate begins with `forget_bias` as the
+    sum of its two biases, and normalisation with gains of 1.
     """
-    gates = GATES[sizes.cell]
     parameters = {name: torch.zeros(shape) for name, shape in shapes(sizes).items()}
     for name, value in parameters.items():
-        if name in ("embedding.weight", "decoder.weight"):
+        place, _, kind = name.partition(".")
+        if place == "embedding" or (place == "decoder" and kind != "bias"):
             value.uniform_(-0.1, 0.1, generator=generator)
-        elif name.endswith("weight_input"):
-            bound = math.sqrt(6 / (value.shape[1] + value.shape[0] // gates))
-            value.uniform_(-bound, bound, generator=generator)
-        elif name.endswith("weight_hidden"):
-            for gate in value.chunk(gates):
-                torch.nn.init.orthogonal_(gate, generator=generator)
-        elif name.endswith("bias_input") and sizes.cell == "lstm":
-            value.chunk(gates)[1].fill_(FORGET_BIAS)
+        elif kind.startswith("gain"):
+            value.fill_(1.0)
+        elif kind in ("weight_input", "weight_hidden", "bias_input", "bias_hidden"):
+            _initialise_layer(value, kind, GATES[sizes.cell], generator, scheme)
+    for layer in range(len(sizes.hidden) if sizes.cell == "lstm" else 0):
+        for name, bias in (("bias_input", forget_bias), ("bias_hidden", 0.0)):
+            parameters[f"layer{layer}.{name}"].chunk(GATES["lstm"])[1].fill_(bias)
     return parameters
+
+
+def _initialise_layer(value: Tensor, kind: str, gates: int, generator: torch.Generator, scheme: str) -> None:
+    rows = value.shape[0] // gates
+    if scheme == "uniform":
+        value.uniform_(-(rows**-0.5), rows**-0.5, generator=generator)
+    elif kind == "weight_input":
+        bound = math.sqrt(6 / (value.shape[1] + rows))
+        value.uniform_(-bound, bound, generator=generator)
+    elif kind == "weight_hidden":
+        for gate in value.chunk(gates):
+            torch.nn.init.orthogonal_(gate, generator=generator)
 
 
 def zero_state(sizes: Sizes, streams: int, device: torch.device | None = None) -> State:
@@ -120,41 +157,30 @@ def embed(
     return masked(embedded, mask)
 
 
-def decode(parameters: Mapping[str, Tensor], outputs_TBH: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Logits (T, B, V) of the next symbol, from the last layer's outputs times the output mask."""
-    weight = parameters.get("decoder.weight", parameters["embedding.weight"])
-    return torch.nn.functional.linear(masked(outputs_TBH, mask), weight, parameters["decoder.bias"])
-
-
 def masked(values: Tensor, mask: Tensor | None) -> Tensor:
     """The values times a mask that may be missing."""
     return values if mask is None else values * mask
 
 
 def recur(
-    cell: str,
+    sizes: Sizes,
     parameters: Mapping[str, Tensor],
     layer: int,
     inputs_TBI: Tensor,
-    state: tuple[Tensor, ...],
-    weight_mask: Tensor | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """One recurrent layer over a window by PyTorch's fused kernels: outputs (T, B, H) and its new state.
-
-    `weight_mask`, (G·H, H), multiplies the hidden-to-hidden weights for the whole window (DropConnect).
-    """
-    weights = [
-        parameters[f"layer{layer}.{name}"] for name in ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
-    ]
-    weights[1] = masked(weights[1], weight_mask)
-    train = torch.is_grad_enabled()  # without it the kernels keep nothing for a backward pass
-    options = (weights, True, 1, 0.0, train, False, False)  # biases, 1 layer, no dropout, …, time first
-    if cell == "lstm":
-        outputs_TBH, hidden, memory = torch.lstm(inputs_TBI, state, *options)
-        return outputs_TBH, (hidden, memory)
-    kernel = torch.gru if cell == "gru" else torch.rnn_tanh
-    outputs_TBH, hidden = kernel(inputs_TBI, state[0], *options)
-    return outputs_TBH, (hidden,)
+    state: LayerState,
+    masks: Mapping[str, Tensor],
+) -> tuple[Tensor, LayerState]:
+    """One recurrent layer over a window: outputs (T, B, H) and its new state; fused where nothing acts inside."""
+    prefix = f"layer{layer}."
+    weights = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+    dropped = masks.get(f"weight{layer}")
+    weights["weight_hidden"] = masked(weights["weight_hidden"], dropped)
+    zoneout = Zoneout(masks.get(f"zoneout_hidden{layer}"), masks.get(f"zoneout_cell{layer}"))
+    if zoneout or sizes.layer_norm == "cell":
+        return stepwise(sizes.cell, weights, inputs_TBI, state, zoneout)
+    if dropped is not None and dropped.is_cuda:
+        weights = in_one_block(weights)
+    return fused(sizes.cell, weights, inputs_TBI, state)
 
 
 def encode(
@@ -166,15 +192,19 @@ def encode(
 ) -> tuple[Tensor, State]:
     """The last layer's outputs (T, B, H), and the state after the window.
 
-    `masks` has any of "embedding" (V, 1), "input" (·, B, E), "weight0" … (G·H, H) for each layer, "hidden0" …
-    (·, B, H) after all layers but the last; the first dimension of those of a window is 1 (one mask for all its steps)
-    or T. A missing mask leaves its place untouched.
+    `masks` has any of "embedding" (V, 1), "input" (·, B, E), "hidden0" … (·, B, H) after all layers but the last and,
+    for each layer, "weight0" … (G·H, H), "zoneout_hidden0" … and "zoneout_cell0" … (`Zoneout`). The first dimension of
+    a mask of activations is 1 (one for all steps of the window) or T. A missing mask leaves its place untouched.
     """
     values = embed(parameters, inputs_TB, masks.get("input"), masks.get("embedding"))
     after = []
     for layer, before in enumerate(state):
-        values, layer_state = recur(sizes.cell, parameters, layer, values, before, masks.get(f"weight{layer}"))
+        values, layer_state = recur(sizes, parameters, layer, values, before, masks)
         after.append(layer_state)
+        gain = parameters.get(f"layer{layer}.gain")
+        if gain is not None:
+            bias = parameters[f"layer{layer}.bias"]
+            values = torch.nn.functional.layer_norm(values.float(), gain.shape, gain, bias)
         values = masked(values, masks.get(f"hidden{layer}"))
     return values, tuple(after)
 
@@ -186,20 +216,13 @@ def forward(
     inputs_TB: Tensor,
     masks: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, State]:
-    """Logits (T, B, V) for the symbol after each input, and the state after the window.
+    """Logits (T, B, V) of the full softmax for the symbol after each input, and the state after the window.
 
     `masks`: see `encode`, and "output" (·, B, H) on the last layer's outputs.
     """
     masks = masks or {}
     outputs_TBH, after = encode(sizes, parameters, state, inputs_TB, masks)
-    return decode(parameters, outputs_TBH, masks.get("output")), after
-
-
-def cross_entropy(logits_TBV: Tensor, targets_TB: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy in nats over the targets that count (padding is -100), computed in float32."""
-    return torch.nn.functional.cross_entropy(
-        logits_TBV.flatten(0, 1).float(), targets_TB.flatten(), ignore_index=-100, reduction=reduction
-    )
+    return decoder.logits(parameters, masked(outputs_TBH, masks.get("output"))), after
 
 
 def to_device(parameters: Parameters, device: torch.device) -> Parameters:
@@ -220,8 +243,7 @@ def _share_one_block(parameters: Parameters, prefix: str) -> None:
     gates = parameters[prefix + "weight_hidden"].shape[0] // hidden
     module_class = {1: torch.nn.RNN, 3: torch.nn.GRU, 4: torch.nn.LSTM}[gates]
     module = module_class(inputs, hidden).to(parameters[prefix + "weight_hidden"].device)
-    names = ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
-    for name, weight in zip(names, module._flat_weights, strict=True):
+    for name, weight in zip(FUSED, module._flat_weights, strict=True):
         with torch.no_grad():
             weight.copy_(parameters[prefix + name])
         parameters[prefix + name] = weight.detach()

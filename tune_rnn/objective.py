@@ -10,16 +10,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tune_rnn import model, regularizers
+from tune_rnn import decoder, model, regularizers
 from tune_rnn.schema import Regularizers
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: logits (T, B, V), the last layer's outputs before and after dropout (T, B, H), state after."""
+    """One forward pass: the last layer's outputs (T, B, H) before and after dropout, and the state after the window."""
 
-    logits_TBV: Tensor  # noqa: N815 (the shape is part of the name)
-    raw_TBH: Tensor  # noqa: N815
+    raw_TBH: Tensor  # noqa: N815 (the shape is part of the name)
     dropped_TBH: Tensor  # noqa: N815
     state: model.State
 
@@ -31,32 +30,39 @@ def forward_pass(
     inputs_TB: Tensor,
     masks: Mapping[str, Tensor],
 ) -> Pass:
-    """Run the model on a window, and keep what the penalties on activations look at."""
+    """Run the model up to the decoder on a window, and keep what the penalties on activations look at."""
     raw_TBH, after = model.encode(sizes, parameters, state, inputs_TB, masks)
-    dropped_TBH = model.masked(raw_TBH, masks.get("output"))
-    return Pass(model.decode(parameters, dropped_TBH), raw_TBH, dropped_TBH, after)
+    return Pass(raw_TBH, model.masked(raw_TBH, masks.get("output")), after)
 
 
-def objective(passes: Sequence[Pass], targets_TB: Tensor, strengths: Regularizers) -> tuple[Tensor, Tensor]:
+def objective(
+    parameters: Mapping[str, Tensor], passes: Sequence[Pass], targets_TB: Tensor, strengths: Regularizers
+) -> tuple[Tensor, Tensor]:
     """The task's loss on the window, and what is minimised, all penalties on activations included.
 
     Of two passes (fraternal dropout), with masks of their own each, the mean is minimised with the distance between
     their logits; the loss is the first one's. Penalties on weights are added to the gradient (`add_penalty`).
     """
-    (loss, total), *others = [_of_one_pass(one, targets_TB, strengths) for one in passes]
+    (loss, total), *others = [_of_one_pass(parameters, one, targets_TB, strengths) for one in passes]
     for (_, other), one in zip(others, passes[1:], strict=True):
-        apart = regularizers.fraternal(passes[0].logits_TBV, one.logits_TBV)
+        weight_VH, _ = decoder.weights(parameters)
+        apart = regularizers.fraternal(passes[0].dropped_TBH, one.dropped_TBH, weight_VH)
         total = (total + other) / 2 + strengths.fraternal_dropout * apart
     return loss, total
 
 
-def _of_one_pass(one: Pass, targets_TB: Tensor, strengths: Regularizers) -> tuple[Tensor, Tensor]:
-    if strengths.label_smoothing > 0:
-        loss, total = regularizers.smoothed(one.logits_TBV, targets_TB, strengths.label_smoothing)
-    else:
-        loss = total = model.cross_entropy(one.logits_TBV, targets_TB)
-    if strengths.activation > 0:
+def _of_one_pass(
+    parameters: Mapping[str, Tensor], one: Pass, targets_TB: Tensor, strengths: Regularizers
+) -> tuple[Tensor, Tensor]:
+    smoothing = strengths.label_smoothing if _is_on(strengths.label_smoothing) else None
+    loss, total = decoder.cross_entropy(parameters, one.dropped_TBH, targets_TB, smoothing)
+    if _is_on(strengths.activation):
         total = total + strengths.activation * regularizers.activation(one.dropped_TBH)
-    if strengths.temporal_activation > 0:
+    if _is_on(strengths.temporal_activation):
         total = total + strengths.temporal_activation * regularizers.temporal_activation(one.raw_TBH)
     return loss, total
+
+
+def _is_on(strength: float | Tensor) -> bool:
+    """A number is on above 0; a tensor, which has a strength for each of several trials, always."""
+    return isinstance(strength, Tensor) or strength > 0

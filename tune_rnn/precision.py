@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from tune_rnn import model
+from tune_rnn import decoder, model
 from tune_rnn.errors import InputError
 
 WORTH_IT = 1.1
@@ -85,7 +85,7 @@ def _time_steps(precision: str, device: torch.device, cell: str, repeats: int) -
         started = time.perf_counter()
         with autocast(device, precision):
             logits_TBV, after = model.forward(sizes, parameters, state, inputs_TB)
-        loss = model.cross_entropy(logits_TBV, inputs_TB)
+        loss = decoder.of_logits(logits_TBV, inputs_TB)
         loss.backward()  # type: ignore[no-untyped-call]
         loss.item()  # waits for a GPU
         state = model.detach_state(after)

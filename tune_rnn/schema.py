@@ -85,6 +85,11 @@ class Model(_Section):
     hidden_size: Count = 128
     layers: Annotated[int, Field(ge=1, le=16)] = 1
     tied: bool = False  # the decoder uses the embedding's weights; the last layer then takes the embedding's size
+    decoder: Literal["softmax", "adaptive"] = "softmax"  # adaptive: rare words get fewer weights and less time
+    layer_norm: Literal["none", "between", "cell"] = "none"  # between layers, or inside each (step by step)
+    initialization: Literal["orthogonal", "uniform"] = "orthogonal"  # of the recurrent layers
+    forget_bias: float = 1.0  # initial bias of an LSTM's forget gate
+    kernels: Literal["auto", "fused"] = "auto"  # fused: refuse what leaves PyTorch's fused kernels
 
 
 class Regularizers(_Section):
@@ -96,6 +101,8 @@ class Regularizers(_Section):
     locked_dropout: bool = True  # one mask for all time steps of a window
     embedding_dropout: Probability = 0.0  # of whole symbols
     weight_drop: Probability = 0.0  # of hidden-to-hidden weights
+    zoneout_hidden: Probability = 0.0  # of a unit's keeping its hidden state for a time step
+    zoneout_cell: Probability = 0.0  # the same of an LSTM's cell state
     state_reset: Probability = 0.0  # of beginning a window from a zero state
     l1: Strength = 0.0
     l2: Strength = 0.0

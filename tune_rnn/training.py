@@ -145,7 +145,7 @@ class Training:
         state = model.reset_state(self.state, fresh_B)
         with autocast(self.device, self.config.training.precision):
             passes = [forward_pass(self.sizes, self.parameters, state, inputs_TB, drawn) for drawn in masks]
-        loss, total = objective(passes, targets_TB, strengths)
+            loss, total = objective(self.parameters, passes, targets_TB, strengths)
         total.backward()  # type: ignore[no-untyped-call]
         gradient_norm = self._update(generator, self._rate(shape_TB[0]))
         self.state = model.detach_state(passes[0].state)
@@ -185,7 +185,8 @@ class Training:
         return self._evaluate(self.averaging.evaluated(self.parameters))
 
     def _evaluate(self, parameters: model.Parameters) -> float:
-        return evaluation.evaluate(self.sizes, parameters, self.validation, self.config.training.precision)
+        masks = regularizers.expected_masks(self.sizes, self.dropout, self.device)
+        return evaluation.evaluate(self.sizes, parameters, self.validation, self.config.training.precision, masks)
 
     def _divergence(self, loss: float, what: str) -> str:
         """Why a loss means that the trial diverged; empty if it does not."""
@@ -222,7 +223,9 @@ class Training:
         return max(1, round(passes * len(self.windows)))
 
     def _initial_parameters(self) -> model.Parameters:
-        initial = model.initialise(self.sizes, torch.Generator().manual_seed(self.seed))
+        section, generator = self.config.model, torch.Generator().manual_seed(self.seed)
+        scheme, forget_bias = section.initialization, section.forget_bias
+        initial = model.initialise(self.sizes, generator, scheme=scheme, forget_bias=forget_bias)
         parameters = model.to_device(initial, self.device)
         for parameter in parameters.values():
             parameter.requires_grad_()
@@ -270,6 +273,8 @@ def sizes_of(config: TrialConfig, vocabulary_size: int) -> model.Sizes:
         hidden_size=section.hidden_size,
         layers=section.layers,
         tied=section.tied,
+        decoder=section.decoder,
+        layer_norm=section.layer_norm,
     )
 
 

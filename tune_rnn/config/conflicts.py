@@ -14,43 +14,89 @@ AVERAGES = ("regularizers.ema", "regularizers.swa", "regularizers.nt_asgd")
 DROPOUTS = tuple(f"regularizers.{name}" for name in ("input_dropout", "hidden_dropout", "output_dropout"))
 MASKED = (*DROPOUTS, "regularizers.embedding_dropout", "regularizers.weight_drop")
 
+
+def acting_dropouts(layers: int) -> list[str]:
+    """Keys of what drops something in so many layers: one has nothing between them."""
+    return [key for key in MASKED if layers > 1 or key != "regularizers.hidden_dropout"]
+
+
+ONE_AVERAGE = "Weights have one average: choose one of the two, for example by branches of one_of."
+INSIDE = "acts between two time steps, where model.kernels {} lets nothing in"
+NOT_FUSED = "Write model.kernels: auto, which is slower here, or remove it."
+
 Values = Callable[[str], Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`key` cannot be on together with what `clashes` finds; `rule` and `remedy` say it."""
+    """`key` cannot be on, or have the value `at`, together with what `clashes` finds; `rule` and `remedy` say it."""
 
     key: str
     clashes: Callable[[Values], Any]
     rule: str
     remedy: str
+    at: str | None = None
+
+    def reason(self, values: Values) -> Any:
+        """The value of `key` in some trial that this rule is about; None if there is none."""
+        own = [value for value in values(self.key) if value and (self.at is None or value == self.at)]
+        return max(own, default=None)
+
+
+def _on(*keys: str) -> Callable[[Values], list[str]]:
+    """Those keys that are above 0, or true, in some trial."""
+    return lambda values: [key for key in keys if any(values(key))]
+
+
+def _other(key: str, *allowed: Any) -> Callable[[Values], list[Any]]:
+    """Values of a key that are not among the allowed ones."""
+    return lambda values: [value for value in values(key) if value not in allowed]
 
 
 RULES = (
     Rule(
         "regularizers.fraternal_dropout",
-        lambda values: [] if any(_on(values(key)) for key in MASKED) else ["no"],
+        lambda values: [] if _on(*acting_dropouts(max(values("model.layers"))))(values) else ["no"],
         "compares two draws of dropout, and there is {} dropout",
         "Set one of regularizers.input_dropout, output_dropout, weight_drop, …, or remove it.",
     ),
     Rule(
         "regularizers.nt_asgd",
-        lambda values: [name for name in values("training.optimizer") if name != "sgd"],
+        _other("training.optimizer", "sgd"),
         "averages the iterates of plain SGD, not of {}",
         "Write training.optimizer: sgd, or use regularizers.ema or regularizers.swa.",
     ),
+    Rule("regularizers.swa", _on("regularizers.ema"), "cannot be on together with {}", ONE_AVERAGE),
+    Rule("regularizers.nt_asgd", _on(*AVERAGES[:2]), "cannot be on together with {}", ONE_AVERAGE),
     Rule(
-        "regularizers.swa",
-        lambda values: [key for key in AVERAGES if key == "regularizers.ema" and _on(values(key))],
-        "cannot be on together with {}",
-        "Weights have one average: choose one of the two, for example by branches of one_of.",
+        "regularizers.zoneout_cell",
+        _other("model.cell", "lstm"),
+        "is for an LSTM's cell state, and cell {} has none",
+        "Write model.cell: lstm, or use regularizers.zoneout_hidden.",
+    ),
+    Rule("regularizers.zoneout_hidden", _other("model.kernels", "auto"), INSIDE, NOT_FUSED),
+    Rule("regularizers.zoneout_cell", _other("model.kernels", "auto"), INSIDE, NOT_FUSED),
+    Rule("model.layer_norm", _other("model.kernels", "auto"), INSIDE, NOT_FUSED, at="cell"),
+    Rule(
+        "model.decoder",
+        _on("model.tied"),
+        "has weights of its own for rare words, which {} forbids",
+        "Write model.tied: false, or model.decoder: softmax.",
+        at="adaptive",
     ),
     Rule(
-        "regularizers.nt_asgd",
-        lambda values: [key for key in AVERAGES[:2] if _on(values(key))],
-        "cannot be on together with {}",
-        "Weights have one average: choose one of the two, for example by branches of one_of.",
+        "model.decoder",
+        _on("regularizers.label_smoothing", "regularizers.fraternal_dropout"),
+        "never computes all the logits that {} needs",
+        "Remove that one, or write model.decoder: softmax.",
+        at="adaptive",
+    ),
+    Rule(
+        "model.decoder",
+        _other("task.kind", "word_lm"),
+        "needs symbols in order of their frequency, as word_lm has them, not {}",
+        "Write model.decoder: softmax, which is as fast for few symbols.",
+        at="adaptive",
     ),
 )
 
@@ -63,11 +109,7 @@ def check_conflicts(flat: Mapping[str, Any]) -> None:
         return value.corners() if isinstance(value, Distribution) else (value,)
 
     for rule in RULES:
-        found = rule.clashes(values) if _on(values(rule.key)) else []
+        value = rule.reason(values)
+        found = rule.clashes(values) if value is not None else []
         if found:
-            raise InputError(rule.key, rule.rule.format(found[0]), rule.remedy, max(values(rule.key)))
-
-
-def _on(values: Sequence[Any]) -> bool:
-    """Whether a strength is above 0 in some trial."""
-    return any(value for value in values)
+            raise InputError(rule.key, rule.rule.format(found[0]), rule.remedy, value)

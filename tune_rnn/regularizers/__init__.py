@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from tune_rnn.regularizers.averaging import Averaging
 from tune_rnn.regularizers.gradients import add_noise, clip_gradients, global_norm
-from tune_rnn.regularizers.masks import Dropout, draw_masks, generator_for, reset_some
+from tune_rnn.regularizers.masks import Dropout, draw_masks, expected_masks, generator_for, reset_some
 from tune_rnn.regularizers.penalties import (
     activation,
     add_penalty,
     fraternal,
     penalised,
-    smoothed,
     temporal_activation,
 )
 from tune_rnn.regularizers.weights import decay_weights, limit_norms
@@ -28,12 +27,12 @@ __all__ = [
     "clip_gradients",
     "decay_weights",
     "draw_masks",
+    "expected_masks",
     "fraternal",
     "generator_for",
     "global_norm",
     "limit_norms",
     "penalised",
     "reset_some",
-    "smoothed",
     "temporal_activation",
 ]

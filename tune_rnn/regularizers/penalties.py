@@ -1,5 +1,7 @@
 """On the loss: what is minimised besides the mean cross-entropy, and is in no reported metric.
 
+Label smoothing is the decoder's business (`tune_rnn.decoder`).
+
 Shapes: T time steps, B streams, V symbols, H hidden size of the last layer.
 """
 
@@ -12,8 +14,8 @@ from torch import Tensor
 
 
 def penalised(parameters: Mapping[str, Tensor]) -> list[Tensor]:
-    """What L1 and L2 act on: weight matrices, not biases. Tied weights are one entry, so they count once."""
-    return [value for name, value in parameters.items() if "bias" not in name]
+    """What L1 and L2 act on: weight matrices, not biases or gains. Tied weights are one entry, so they count once."""
+    return [value for name, value in parameters.items() if "weight" in name]
 
 
 def add_penalty(weights: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor) -> None:
@@ -24,7 +26,8 @@ def add_penalty(weights: Iterable[Tensor], l1: float | Tensor, l2: float | Tenso
     """
     with torch.no_grad():
         for weight in weights:
-            assert weight.grad is not None, "add_penalty comes after backward()"
+            if weight.grad is None:  # an adaptive softmax leaves out what no target needed
+                weight.grad = torch.zeros_like(weight)
             weight.grad.add_(weight.sign() * l1 + weight * (2 * l2))
 
 
@@ -46,18 +49,12 @@ def temporal_activation(outputs_TBH: Tensor) -> Tensor:
     return (outputs_TBH[1:] - outputs_TBH[:-1]).float().square().mean()
 
 
-def smoothed(logits_TBV: Tensor, targets_TB: Tensor, epsilon: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, and the same with smoothed targets: (1 - ε) on the right symbol, and ε/V on each.
+def fraternal(outputs_TBH: Tensor, others_TBH: Tensor, weight_VH: Tensor) -> Tensor:
+    """Mean squared difference of the logits W·h + b under two draws of the masks (Zolna et al. 2018, equation 3).
 
-    Szegedy et al. 2016, section 7. Targets of -100 do not count.
+    It is the mean of d·WᵀW·d / V with d the difference of the outputs, which needs no logits.
     """
-    log_TBV = torch.log_softmax(logits_TBV.float(), -1)
-    loss = torch.nn.functional.nll_loss(log_TBV.flatten(0, 1), targets_TB.flatten(), ignore_index=-100)
-    counts_TB = targets_TB.ge(0)
-    uniform = -(log_TBV.mean(-1) * counts_TB).sum() / counts_TB.sum()
-    return loss, (1 - epsilon) * loss + epsilon * uniform
-
-
-def fraternal(logits_TBV: Tensor, others_TBV: Tensor) -> Tensor:
-    """Mean squared difference of the logits under two draws of the masks (Zolna et al. 2018, equation 3)."""
-    return (logits_TBV - others_TBV).float().square().mean()
+    with torch.autocast(outputs_TBH.device.type, enabled=False):
+        differences_TBH, weight_VH = (outputs_TBH - others_TBH).float(), weight_VH.float()
+        squares_TB = ((differences_TBH @ (weight_VH.t() @ weight_VH)) * differences_TBH).sum(-1)
+        return squares_TB.mean() / weight_VH.shape[0]

@@ -20,9 +20,11 @@ def decay_weights(parameters: list[Tensor], learning_rate: float, weight_decay: 
 def limit_norms(parameters: Mapping[str, Tensor], max_norm: float) -> None:
     """Max-norm, in place, after the step: no unit's incoming weights are longer than c (Srivastava et al. 2014).
 
-    A unit's incoming weights are a row of a layer's or the decoder's matrix. Embeddings are no unit's, and biases stay.
+    A unit's incoming weights are a row of a layer's or the decoder's matrix. Embeddings are no unit's unless the
+    decoder is tied to them; biases and gains stay.
     """
+    tied = not any(name.startswith("decoder.") and "weight" in name for name in parameters)
     for name, weight in parameters.items():
-        if "bias" not in name and name != "embedding.weight":
+        if "weight" in name and (tied or name != "embedding.weight"):
             lengths = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
             weight.mul_((max_norm / lengths).clamp(max=1.0))
