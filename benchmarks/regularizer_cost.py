@@ -27,6 +27,9 @@ from tune_rnn.report import TrialBudget
 from tune_rnn.schema import TrialConfig
 from tune_rnn.training import Training, TrainingData
 
+TURN_S = 0.1
+"""About how long each of the two goes on before it is the other's turn, a step at least."""
+
 # vocabulary, embedding, hidden, layers, batch, window, largest cost of ALL in per cent
 ROWS = {
     1: (65, 32, 128, 1, 32, 64, 25),
@@ -52,7 +55,11 @@ CASES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "all": ALL,
     **{name: {name: strength} for name, strength in ALL.items()},
-    "unlocked dropout": {"input_dropout": 0.2, "output_dropout": 0.2, "locked_dropout": False},
+    "locked_dropout": {"input_dropout": 0.2, "output_dropout": 0.2, "locked_dropout": False},
+    "zoneout_hidden": {"zoneout_hidden": 0.1},
+    "zoneout_cell": {"zoneout_cell": 0.1},
+    "layer_norm: between": {"model": {"layer_norm": "between"}},
+    "layer_norm: cell": {"model": {"layer_norm": "cell"}},
     "clip_value": {"clip_value": 0.1},
     "state_reset": {"state_reset": 0.1},
     "fraternal_dropout": {"fraternal_dropout": 0.1, "output_dropout": 0.2},
@@ -60,47 +67,54 @@ CASES: dict[str, dict[str, Any]] = {
     "max_norm": {"max_norm": 1.0},
     "ema": {"ema": 0.99},
     "swa": {"swa": 0.999},
+    "nt_asgd": {"nt_asgd": 1},
 }
-STEPS = 3
 
 
-def training(row: int, regularizers: dict[str, Any], device: str) -> Training:
+def training(row: int, case: dict[str, Any], device: str, optimizer: str) -> Training:
+    """A training of a row's model with a case's regularisers, whose average has begun if there is one."""
+    regularizers = {key: value for key, value in case.items() if key != "model"}
     vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
     tokens = np.random.default_rng(0).integers(1, vocabulary, size=batch * window * 50, dtype=np.uint16)
     split = Split(tokens, np.zeros(1, dtype=np.int64))
     config = TrialConfig.model_validate(
         {
-            "model": {"embedding_size": embedding, "hidden_size": hidden, "layers": layers},
+            "model": {"embedding_size": embedding, "hidden_size": hidden, "layers": layers, **case.get("model", {})},
             "regularizers": regularizers,
-            "training": {"batch_size": batch, "sequence_length": window, "precision": "fp32"},
+            "training": {"batch_size": batch, "sequence_length": window, "precision": "fp32", "optimizer": optimizer},
         }
     )
     data = TrainingData(vocabulary, split, split, "separate")
-    return Training(config, data, TrialBudget("epochs", (1000.0,)), seed=0, device=device)
+    one = Training(config, data, TrialBudget("epochs", (1000.0,)), seed=0, device=device)
+    if {"ema", "swa", "nt_asgd"} & case.keys():
+        one.averaging.first_step = 0
+    return one
 
 
-def seconds(one: Training) -> float:
+def seconds(one: Training, steps: int) -> float:
     """Time of a few steps."""
     started = time.perf_counter()
-    for _ in range(STEPS):
+    for _ in range(steps):
         loss, _ = one.train_step()
     loss.item()  # waits for a GPU
     return time.perf_counter() - started
 
 
-def cost(row: int, regularizers: dict[str, Any], device: str, limit_s: float) -> tuple[float, float, float]:
+def cost(row: int, case: dict[str, Any], device: str, limit_s: float) -> tuple[float, float, float]:
     """Quartiles of the extra time of a step, in per cent."""
-    with_it, without = training(row, regularizers, device), training(row, {}, device)
+    optimizer = "sgd" if "nt_asgd" in case else "adam"
+    with_it, without = (training(row, regularizers, device, optimizer) for regularizers in (case, {}))
     for one in (with_it, without):
-        seconds(one)
+        seconds(one, 1)
+    steps = max(1, round(TURN_S / seconds(without, 1)))
     ratios, end = [], time.perf_counter() + limit_s
     while time.perf_counter() < end or len(ratios) < 5:
         if random.random() < 0.5:
-            first = seconds(with_it)
-            ratios.append(first / seconds(without))
+            first = seconds(with_it, steps)
+            ratios.append(first / seconds(without, steps))
         else:
-            first = seconds(without)
-            ratios.append(seconds(with_it) / first)
+            first = seconds(without, steps)
+            ratios.append(seconds(with_it, steps) / first)
     low, middle, high = statistics.quantiles(ratios, n=4)
     return tuple(100 * (ratio - 1) for ratio in (low, middle, high))  # type: ignore[return-value]
 

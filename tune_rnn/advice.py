@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tune_rnn.catalogue import CATALOGUE, Entry
 from tune_rnn.data import Corpus
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
@@ -12,6 +13,9 @@ from tune_rnn.kinds import KINDS
 
 FEW_STEPS = 30
 """An epoch of fewer training steps teaches little."""
+
+DEAR = 25.0
+"""A regulariser that makes a training step longer by so much, in per cent, is worth a word."""
 
 
 def check_batches(experiment: Experiment, corpus: Corpus) -> None:
@@ -30,6 +34,20 @@ def notes(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
     if steps < FEW_STEPS:
         size = f"training.batch_size {batch} and training.sequence_length {length}"
         yield f"with {size} an epoch has only {plural(steps, 'training step')}: lower them, or give more text"
-    dropouts = experiment.extremes("regularizers.hidden_dropout")
-    if max(dropouts) > 0 and max(experiment.extremes("model.layers")) == 1:
-        yield "regularizers.hidden_dropout acts between layers, so with one layer it does nothing"
+    yield from (_price(entry) for entry in CATALOGUE if _may_be_on(entry, experiment) and max(entry.costs) >= DEAR)
+    if max(experiment.extremes("model.layers")) == 1:
+        between = [entry for entry in CATALOGUE if entry.name in ("hidden_dropout", "model.layer_norm: between")]
+        for entry in between:
+            if _may_be_on(entry, experiment):
+                yield f"{entry.full_name} acts between layers, so with one layer it does nothing"
+
+
+def _may_be_on(entry: Entry, experiment: Experiment) -> bool:
+    values = experiment.extremes(entry.key)
+    return entry.value in values if entry.value is not None else max(values) > 0
+
+
+def _price(entry: Entry) -> str:
+    low, high = (max(0, round(cost, -1)) for cost in (min(entry.costs), max(entry.costs)))
+    reason = "" if entry.fused else ", as it leaves PyTorch's fused kernels"
+    return f"{entry.full_name} makes a training step {low:.0f} to {high:.0f} % longer{reason}"
