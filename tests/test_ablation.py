@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -16,7 +17,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results.directory import RunDirectory, create, write_experiment
 from tune_rnn.results.journal import Journal
-from tune_rnn.search import Proposal
+from tune_rnn.search import Proposal, build_searcher
 
 STRENGTHS = {"input_dropout": 0.2, "hidden_dropout": 0.3, "l2": 1e-5, "clip_norm": 0.0}
 
@@ -25,11 +26,14 @@ def a_report(loss: float) -> Report:
     return Report(1.0, 100, 10, loss, loss, loss, 1e-3, 1.0, 100.0, 1.0, improved=True, finished="budget")
 
 
-def finished_run(tmp_path: Path, corpus: Path, **regularizers: Any) -> RunDirectory:
+def finished_run(
+    tmp_path: Path, corpus: Path, model: dict[str, Any] | None = None, **regularizers: Any
+) -> RunDirectory:
     """A run of one trial, as `run` records it."""
     experiment = Experiment(
         name="study",
         task={"corpus": str(corpus)},
+        model=model or {},
         regularizers={**STRENGTHS, **regularizers},
         training={"learning_rate": {"log_uniform": [1e-3, 1e-1]}},
         budget={"epochs": 3, "trials": 5},
@@ -64,6 +68,34 @@ def test_each_regulariser_is_left_out_once_and_all_of_them(tmp_path: Path, corpu
     assert planned.resources.device == "cpu"
 
 
+def test_layer_norm_is_left_out_too_and_fraternal_dropout_goes_with_the_last_dropout(
+    tmp_path: Path, corpus: Path
+) -> None:
+    on = {"input_dropout": 0.2, "hidden_dropout": 0, "l2": 0, "fraternal_dropout": 0.1}
+    planned = ablation.plan(finished_run(tmp_path, corpus, {"layer_norm": "cell"}, **on).path, seeds=2)
+    assert list(planned.space.branches) == [
+        "all_on", "without_input_dropout", "without_fraternal_dropout", "without_layer_norm", "all_off",
+    ]  # fmt: skip
+    configs = {name: planned.trial_config({"one_of": name}) for name in planned.space.branches}
+    assert configs["without_layer_norm"].model.layer_norm == "none"
+    assert configs["without_layer_norm"].regularizers == configs["all_on"].regularizers
+    assert configs["without_input_dropout"].regularizers.fraternal_dropout == 0
+    assert configs["all_off"].model.layer_norm == "none"
+
+
+def test_the_name_is_one_whatever_the_directory_is_called(tmp_path: Path, corpus: Path) -> None:
+    renamed = finished_run(tmp_path, corpus).path.rename(tmp_path / ("my study " + "x" * 90))
+    name = ablation.plan(renamed, 2).name
+    assert name.startswith("my-study-x")
+    assert name.endswith("x-ablation")
+
+
+@pytest.mark.parametrize(("seeds", "retune", "rule"), [(1, 0, "at least 2, as differ"), (2, 1, "2 learning rates")])
+def test_what_compares_nothing_is_refused(seeds: int, retune: int, rule: str, tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(InputError, match=rule):
+        ablation.plan(finished_run(tmp_path, corpus).path, seeds, retune)
+
+
 def test_learning_rates_around_the_best_one(tmp_path: Path, corpus: Path) -> None:
     planned = ablation.plan(finished_run(tmp_path, corpus).path, 2, retune=3, overrides=["budget.epochs=1"])
     for keys in planned.space.branches.values():
@@ -94,22 +126,28 @@ LOSSES = {"all_on": ON, "without_input_dropout": [2.30, 2.35, 2.37], "without_l2
 @pytest.fixture
 def measured(tmp_path: Path, corpus: Path) -> RunDirectory:
     """An ablation whose trials ended with `LOSSES`; those of all_off diverged, but for one."""
+    return recorded(tmp_path, corpus, {**LOSSES, "all_off": [2.5, None, None]})
+
+
+def recorded(tmp_path: Path, corpus: Path, results: Mapping[str, Sequence[float | None]]) -> RunDirectory:
+    """An ablation of three seeds whose trials ended with these losses, a list for each branch; None diverged."""
     planned = ablation.plan(finished_run(tmp_path, corpus).path, 3)
+    search = planned.search
+    searcher = build_searcher(search.algorithm, planned.space, search.seed, None, search.seeds)
     run = create(str(tmp_path), planned.name)
     write_experiment(run, planned)
     journal = Journal(run.journal)
     journal.open_session("abc", 1, 0.0)
-    number = 0
-    results: dict[str, list[float | None]] = {**{k: [*v] for k, v in LOSSES.items()}, "all_off": [2.5, None, None]}
-    for branch, losses in results.items():
-        for seed, loss in enumerate(losses):
-            assignment = {"one_of": branch}
-            journal.propose(number, seed, Proposal(assignment, {}), planned.trial_config(assignment).to_dict())
-            if loss is not None:
-                journal.report(number, a_report(loss))
-                journal.checkpoint(number, "somewhere")
-            journal.end(number, "completed" if loss is not None else "diverged", "")
-            number += 1
+    for number in range(3 * len(results)):
+        proposal = searcher.propose(number)
+        assert proposal is not None
+        assert proposal.seed is not None
+        loss = results[proposal.assignment["one_of"]][number // len(results)]
+        journal.propose(number, proposal.seed, proposal, planned.trial_config(proposal.assignment).to_dict())
+        if loss is not None:
+            journal.report(number, a_report(loss))
+            journal.checkpoint(number, "somewhere")
+        journal.end(number, "completed" if loss is not None else "diverged", "")
     return run
 
 
@@ -118,18 +156,33 @@ def test_intervals_are_students_over_paired_differences(measured: RunDirectory) 
     for branch in ("without_input_dropout", "without_l2"):
         expected = stats.ttest_rel(LOSSES[branch], ON).confidence_interval(0.95)
         assert (found[branch].low, found[branch].high) == pytest.approx(tuple(expected))
-        assert found[branch].change == pytest.approx((found[branch].low + found[branch].high) / 2)
+        assert found[branch].change == pytest.approx(np.mean(LOSSES[branch]) - np.mean(ON))
     assert (found["all_on"].change, found["all_on"].loss) == pytest.approx((0, sum(ON) / 3))
-    assert found["all_off"].seeds == 1
+    assert (found["all_off"].seeds, found["all_off"].diverged) == (1, 2)
     assert found["all_off"].change == pytest.approx(0.5)
-    assert math.isinf(found["all_off"].high)
+    assert found["all_off"].high is None
+
+
+def test_what_diverges_without_a_regulariser_is_shown_first_and_as_such(tmp_path: Path, corpus: Path) -> None:
+    run = recorded(tmp_path, corpus, {**LOSSES, "without_l2": [None] * 3, "all_off": [None, 2.2, 2.3]})
+    rows = [line for line in ablation.report(run).splitlines() if line.startswith(("input_dropout", "l2", "all reg"))]
+    assert rows[0].split() == ["l2", "3", "diverged", "0"]
+    assert rows[2].endswith("2, 1 diverged")
+    written = {row["branch"]: row for row in json.loads((run.path / "ablation.json").read_text())}
+    assert (written["without_l2"]["change"], written["without_l2"]["diverged"]) == (None, 3)
+
+
+def test_nothing_can_be_compared_with_a_configuration_that_diverged(tmp_path: Path, corpus: Path) -> None:
+    run = recorded(tmp_path, corpus, {**LOSSES, "all_on": [None] * 3, "all_off": ON})
+    with pytest.raises(InputError, match="no trial of the whole configuration was completed"):
+        ablation.report(run)
 
 
 def test_the_table_has_the_largest_effect_first_and_says_what_was_held_fixed(measured: RunDirectory) -> None:
     text = ablation.report(measured)
     assert "With all of them: 2.0500, mean of 3 seeds" in text
     rows = [line for line in text.splitlines() if line.startswith(("input_dropout", "l2", "all reg"))]
-    assert rows[0] == "all regularisers  +0.5000                    needs two seeds     1"
+    assert rows[0] == "all regularisers  +0.5000                    needs two seeds     1, 2 diverged"
     assert rows[1].startswith("input_dropout     +0.2900 ")
     assert rows[2].startswith("l2                +0.0033 ")
     assert "Other hyperparameters stayed as they were found" in text

@@ -11,18 +11,20 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.config.conflicts import acting_dropouts
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
-from tune_rnn.results.directory import RunDirectory, open_run, write_atomically
+from tune_rnn.results.directory import RunDirectory, name_after, open_run, write_atomically
 from tune_rnn.results.journal import Journal
 from tune_rnn.schema import TrialConfig
 from tune_rnn.search import planned_trials
 
 ALL_ON, ALL_OFF, WITHOUT = "all_on", "all_off", "without_"
+LAYER_NORM, FRATERNAL = "model.layer_norm", "regularizers.fraternal_dropout"
 CONFIDENCE = 0.95
 RETUNE_RANGE = 4.0
 """Learning rates are tried between the best one divided and multiplied by this."""
@@ -30,14 +32,18 @@ RETUNE_RANGE = 4.0
 
 @dataclass(frozen=True)
 class Effect:
-    """What leaving a regulariser out did: paired differences of the lowest validation loss, in nats per prediction."""
+    """What leaving a regulariser out did: paired differences of the lowest validation loss, in nats per prediction.
+
+    `seeds` counts the pairs and `diverged` the seeds that diverged; without a pair there is no loss and no change.
+    """
 
     branch: str
     seeds: int
-    loss: float
-    change: float
-    low: float
-    high: float
+    diverged: int
+    loss: float | None
+    change: float | None
+    low: float | None
+    high: float | None
     learning_rate: float
 
 
@@ -45,8 +51,14 @@ def plan(path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str]
     """The experiment that leaves out each regulariser of a run's best configuration in turn, and all of them.
 
     `seeds`: how many for each. `retune`: how many learning rates to try for each (0: the one that was found).
-    `overrides` come last. Raises InputError where the run has no best trial, or nothing to leave out.
+    `overrides` come last. Raises InputError where the run has no best trial, or nothing to leave out, and for a single
+    seed or learning rate, which compare nothing.
     """
+    if seeds < 2:
+        raise InputError("--seeds", "must be at least 2, as differences are taken over seeds", "Leave it at 3.", seeds)
+    if retune == 1:
+        remedy = "Write --retune 3, or leave it out to keep the one that was found."
+        raise InputError("--retune", "must be at least 2 learning rates", remedy, retune)
     run = open_run(path)
     best = Journal(run.journal).best_trial
     if best is None:
@@ -55,16 +67,17 @@ def plan(path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str]
     active = active_regularizers(config)
     if not active:
         raise InputError(str(path), "its best configuration has no regulariser on", "There is nothing to leave out.")
-    variants = {ALL_ON: {}, **{f"{WITHOUT}{name}": {name: 0} for name in active}, ALL_OFF: dict.fromkeys(active, 0)}
+    variants = {ALL_ON: [], **{f"{WITHOUT}{key.partition('.')[2]}": [key] for key in active}, ALL_OFF: active}
     if len(active) == 1:
         del variants[ALL_OFF]
     learning_rates = _learning_rates(config.training.learning_rate, retune)
     training = {"learning_rate": {"grid": learning_rates}} if retune else {}
     studied = Experiment.load(run.experiment)
-    one_of = {name: {"regularizers": off, "training": training} for name, off in variants.items()}
+    layers = config.model.layers
+    one_of = {name: {**_switched_off(keys, active, layers), "training": training} for name, keys in variants.items()}
     sections = {key: value for key, value in config.to_dict().items() if key != "one_of"}
     experiment = Experiment(
-        name=f"{run.path.name}-ablation"[:100],
+        name=name_after(run, "ablation"),
         **{name: _without_nulls(section) for name, section in sections.items()},
         one_of=one_of,
         budget={studied.budget.unit: getattr(studied.budget, studied.budget.unit)},
@@ -78,9 +91,26 @@ def plan(path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str]
 
 
 def active_regularizers(config: TrialConfig) -> list[str]:
-    """The regularisers that do something in a configuration; hidden dropout does nothing in one layer."""
-    on = [name for name, value in config.regularizers.model_dump().items() if not isinstance(value, bool) and value > 0]
-    return [name for name in on if name != "hidden_dropout" or config.model.layers > 1]
+    """Keys of the regularisers that do something in a configuration; those between layers need two of them."""
+    strengths = config.regularizers.model_dump().items()
+    on = [f"regularizers.{name}" for name, value in strengths if not isinstance(value, bool) and value > 0]
+    between = ["regularizers.hidden_dropout"]
+    if config.model.layer_norm != "none":
+        on.append(LAYER_NORM)
+        between += [LAYER_NORM] if config.model.layer_norm == "between" else []
+    return [key for key in on if key not in between or config.model.layers > 1]
+
+
+def _switched_off(keys: Sequence[str], active: Sequence[str], layers: int) -> dict[str, dict[str, Any]]:
+    """The sections of a branch without some regularisers; fraternal dropout goes with the last dropout."""
+    left = set(active) - set(keys)
+    if FRATERNAL in left and not left.intersection(acting_dropouts(layers)):
+        keys = [*keys, FRATERNAL]
+    sections: dict[str, dict[str, Any]] = {"model": {}, "regularizers": {}}
+    for key in keys:
+        section, _, name = key.partition(".")
+        sections[section][name] = "none" if key == LAYER_NORM else 0
+    return sections
 
 
 def is_ablation(run: RunDirectory) -> bool:
@@ -96,41 +126,59 @@ def is_finished(run: RunDirectory) -> bool:
 
 
 def effects(run: RunDirectory) -> list[Effect]:
-    """What each branch of a finished ablation shows, in its order; seeds with a failed or diverged trial are left out.
+    """What each branch of a finished ablation shows, in its order; failed trials are left out.
 
-    Where learning rates were tried, a branch is represented by the one of the lowest mean loss.
+    Where learning rates were tried, a branch is represented by the one that diverged least often and then has the
+    lowest mean loss.
     """
-    losses: dict[str, dict[float, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    branches: dict[str, dict[float, _Outcomes]] = defaultdict(lambda: defaultdict(_Outcomes))
     for trial in Journal(run.journal).trials.values():
         branch, rate = trial.proposal.assignment["one_of"], trial.config["training"]["learning_rate"]
-        if trial.outcome in ("completed", "stopped_early") and trial.best_loss is not None:
-            losses[branch][rate][trial.seed] = trial.best_loss
-    chosen = {branch: _best_rate(by_rate) for branch, by_rate in losses.items()}
-    if ALL_ON not in chosen:
-        raise InputError(str(run.path), "no trial of the whole configuration was completed", "See its error.txt.")
+        outcomes = branches[branch][rate]
+        if trial.outcome == "diverged":
+            outcomes.diverged += 1
+        elif trial.outcome in ("completed", "stopped_early") and trial.best_loss is not None:
+            outcomes.losses[trial.seed] = trial.best_loss
+    chosen = {branch: min(by_rate.items(), key=lambda item: item[1].rank) for branch, by_rate in branches.items()}
+    if ALL_ON not in chosen or not chosen[ALL_ON][1].losses:
+        remedy = "Look at why its trials failed (error.txt) or diverged (trials.jsonl)."
+        raise InputError(str(run.path), "no trial of the whole configuration was completed", remedy)
     _, reference = chosen[ALL_ON]
-    return [_effect(branch, rate, by_seed, reference) for branch, (rate, by_seed) in chosen.items()]
+    return [_effect(branch, rate, outcomes, reference.losses) for branch, (rate, outcomes) in chosen.items()]
 
 
-def _best_rate(by_rate: Mapping[float, Mapping[int, float]]) -> tuple[float, Mapping[int, float]]:
-    return min(by_rate.items(), key=lambda item: statistics.fmean(item[1].values()))
+@dataclass
+class _Outcomes:
+    """Of one branch at one learning rate: losses by seed."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+    diverged: int = 0
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.losses.values()) if self.losses else math.inf
+
+    @property
+    def rank(self) -> tuple[bool, int, float]:
+        return not self.losses, self.diverged, self.mean
 
 
-def _effect(branch: str, rate: float, by_seed: Mapping[int, float], reference: Mapping[int, float]) -> Effect:
-    seeds = sorted(by_seed.keys() & reference.keys())
-    changes = [by_seed[seed] - reference[seed] for seed in seeds]
-    mean = statistics.fmean(changes) if changes else math.nan
-    half = _half_interval(changes)
-    loss = statistics.fmean(by_seed.values())
-    return Effect(branch, len(seeds), loss, mean, mean - half, mean + half, rate)
+def _effect(branch: str, rate: float, outcomes: _Outcomes, reference: Mapping[int, float]) -> Effect:
+    seeds = sorted(outcomes.losses.keys() & reference.keys())
+    if not seeds:
+        return Effect(branch, 0, outcomes.diverged, None, None, None, None, rate)
+    changes = [outcomes.losses[seed] - reference[seed] for seed in seeds]
+    mean, half = statistics.fmean(changes), _half_interval(changes)
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    return Effect(branch, len(seeds), outcomes.diverged, outcomes.mean, mean, low, high, rate)
 
 
-def _half_interval(changes: Sequence[float]) -> float:
-    """Half the width of Student's 95 % interval for the mean of paired differences; infinite for a single pair."""
+def _half_interval(changes: Sequence[float]) -> float | None:
+    """Half the width of Student's 95 % interval for the mean of paired differences; None for a single pair."""
     from scipy.stats import t
 
     if len(changes) < 2:
-        return math.inf
+        return None
     quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(changes) - 1))
     return quantile * statistics.stdev(changes) / math.sqrt(len(changes))
 
@@ -142,7 +190,7 @@ def report(run: RunDirectory) -> str:
     branches = Experiment.load(run.experiment).space.branches
     retuned = any("training.learning_rate" in keys for keys in branches.values())
     reference = next(row for row in rows if row.branch == ALL_ON)
-    others = sorted((row for row in rows if row.branch != ALL_ON), key=lambda row: -row.change)
+    others = sorted((row for row in rows if row.branch != ALL_ON), key=_worst_first)
     table = [("left out", "change of validation loss", "95 % interval", "seeds"), *map(_cells, others)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -163,10 +211,18 @@ def report(run: RunDirectory) -> str:
     )
 
 
+def _worst_first(row: Effect) -> float:
+    return -math.inf if row.change is None else -row.change
+
+
 def _cells(row: Effect) -> tuple[str, str, str, str]:
     what = "all regularisers" if row.branch == ALL_OFF else row.branch.removeprefix(WITHOUT)
-    interval = f"{row.low:+.4f} to {row.high:+.4f}" if math.isfinite(row.low) else "needs two seeds"
-    return what, f"{row.change:+.4f}" if row.seeds else "no pair", interval, str(row.seeds)
+    diverged = f"{row.diverged} diverged" if row.diverged else ""
+    if row.change is None:
+        return what, diverged or "no pair", "", "0"
+    known = row.low is not None and row.high is not None
+    interval = f"{row.low:+.4f} to {row.high:+.4f}" if known else "needs two seeds"
+    return what, f"{row.change:+.4f}", interval, f"{row.seeds}, {diverged}" if diverged else str(row.seeds)
 
 
 def _learning_rates(best: float, count: int) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 import traceback
@@ -55,7 +54,9 @@ class Rerun:
         trial = journal.trials[int(number)] if number else journal.best_trial
         if trial is None:
             raise InputError(where, "the run has no best trial", "Name one: RUN:TRIAL.")
-        experiment = Experiment.load(run.experiment).replace("name", _name_of(run, trial.number))
+        experiment = Experiment.load(run.experiment).replace(
+            "name", directory.name_after(run, directory.trial_name(trial.number))
+        )
         assignment = dict(trial.proposal.assignment)
         if "one_of" in assignment:
             experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
@@ -65,12 +66,6 @@ class Rerun:
         if changed.task == experiment.task:
             journal.check_data(load_corpus(changed.task, beside=changed.beside).sha256)
         return cls(changed, trial.seed)
-
-
-def _name_of(run: directory.RunDirectory, number: int) -> str:
-    """A name for a trial's new run; people rename directories to what is no name."""
-    allowed = re.sub(r"[^A-Za-z0-9._-]", "-", run.path.name)
-    return f"{allowed[:80]}-{directory.trial_name(number)}"
 
 
 def train(

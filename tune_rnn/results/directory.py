@@ -6,6 +6,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ class RunDirectory:
         """A directory for Ray that no earlier session of this run has used."""
         numbers = [int(entry.name) for entry in self.ray.glob("*") if entry.name.isdigit()]
         return self.ray / str(max(numbers, default=0) + 1)
+
+
+def name_after(run: RunDirectory, suffix: str) -> str:
+    """A name for a run that comes of another one; people rename directories to what is no name."""
+    allowed = re.sub(r"[^A-Za-z0-9._-]", "-", run.path.name)
+    return f"{allowed[:80]}-{suffix}"
 
 
 def trial_name(number: int) -> str:
