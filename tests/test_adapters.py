@@ -14,7 +14,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report, rungs
 from tune_rnn.results.journal import Journal
 from tune_rnn.search import Proposal
-from tune_rnn.study.adapters import build_scheduler, replay_reports
+from tune_rnn.study.adapters import _reason, build_scheduler, replay_reports
 from tune_rnn.study.trainable import SCORE, score
 
 BASELINE = 4.0
@@ -98,3 +98,20 @@ def test_a_diverged_trial_scores_worse_than_every_finite_loss(loss: float) -> No
 def test_a_trial_that_diverged_after_good_reports_scores_as_diverged() -> None:
     late = report(3.0, 0.5, "diverged")
     assert score(late, BASELINE) == score(report(1.0, None, "diverged"), BASELINE)
+
+
+@pytest.mark.parametrize(
+    ("traceback", "expected"),
+    [
+        ("Traceback\nValueError: bad\n", "ValueError: bad"),
+        ("Traceback\ntune_rnn.errors.TrialFailed: The disk is full.\n", "The disk is full."),
+        ("The actor is dead because its owner has died.\n", "its process was killed, perhaps because"),
+        (
+            "ActorUnavailableError: The actor 4ee2 is unavailable: RpcError: keepalive watchdog timeout\n",
+            "its process did not answer for long",
+        ),
+        ("", "unknown"),
+    ],
+)
+def test_a_traceback_becomes_a_reason_in_one_line(traceback: str, expected: str) -> None:
+    assert _reason(traceback).startswith(expected)

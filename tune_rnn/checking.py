@@ -95,7 +95,7 @@ def _planned(experiment: Experiment) -> str:
 
 def _stopping(experiment: Experiment) -> str:
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
-    if not points:
+    if not points or experiment.space.is_empty:
         return "none"
     return f"{experiment.scheduler.algorithm}, comparing trials at {points} {experiment.budget.unit}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,8 +27,8 @@ class Reader(Protocol):
         """Yield the numbers of a document's symbols, block by block: the same in every pass."""
         ...
 
-    def name_of(self, number: int) -> str:
-        """The symbol with a number."""
+    def names_of(self, numbers: Sequence[int]) -> list[str]:
+        """The symbols with these numbers."""
         ...
 
     def vocabulary(self, counts: NDArray[np.int64]) -> tuple[AnyVocabulary, NDArray[Any]]:
@@ -44,8 +44,8 @@ class Characters:
     def read(self, source: Source) -> Iterator[NDArray[np.uint32]]:
         return read_characters(source)
 
-    def name_of(self, number: int) -> str:
-        return chr(number)
+    def names_of(self, numbers: Sequence[int]) -> list[str]:
+        return [chr(number) for number in numbers]
 
     def vocabulary(self, counts: NDArray[np.int64]) -> tuple[AnyVocabulary, NDArray[Any]]:
         vocabulary = Vocabulary.of(map(chr, np.flatnonzero(counts)))
@@ -71,8 +71,9 @@ class Words:
     def read(self, source: Source) -> Iterator[NDArray[np.uint32]]:
         return self._words.read(source)
 
-    def name_of(self, number: int) -> str:
-        return list(self._words.numbers)[number]
+    def names_of(self, numbers: Sequence[int]) -> list[str]:
+        words = list(self._words.numbers)
+        return [words[number] for number in numbers]
 
     def vocabulary(self, counts: NDArray[np.int64]) -> tuple[AnyVocabulary, NDArray[Any]]:
         return WordVocabulary.of(self._words, counts, self.limits.size, self.limits.minimum_count)

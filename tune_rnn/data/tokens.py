@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from tune_rnn.data.symbols import AnyVocabulary, Characters, Reader, WordLimits, Words
 from tune_rnn.data.text import Source
+from tune_rnn.data.vocabulary import UNKNOWN
 from tune_rnn.errors import InputError
 
-FORMAT = 2  # raise it when the arrays or their meaning change: old cache entries are then not found any more
+FORMAT = 3  # raise it when the arrays or their meaning change: old cache entries are then not found any more
 SPLITS = ("train", "validation", "test")
 MINIMUM_SYMBOLS = 1000  # of the whole corpus
 MINIMUM_SPLIT_SYMBOLS = 100
@@ -87,7 +88,9 @@ def write_arrays(directory: Path, recipe: Recipe) -> None:
         raise InputError(recipe.name, f"the training text has one distinct {reader.noun} only", "Give a real text.")
     known = token_of_number.take(np.arange(counts.shape[1]), mode="clip") > 0
     unseen = np.where(known, 0, counts[1:].sum(axis=0))
-    unseen_counts = {reader.name_of(number): int(unseen[number]) for number in np.flatnonzero(unseen).tolist()}
+    numbers = np.flatnonzero(unseen).tolist()
+    named = zip(reader.names_of(numbers), unseen[numbers].tolist(), strict=True)
+    unseen_counts = {name: count for name, count in named if name != UNKNOWN}  # a text may be prepared with it
     (directory / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
     (directory / "unseen.json").write_text(json.dumps(unseen_counts), encoding="utf-8")
     _write_tokens(directory, recipe, reader, ends, token_of_number)

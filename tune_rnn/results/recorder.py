@@ -189,7 +189,8 @@ class Recorder:
         ended = [trial.spent for trial in trials if trial.outcome]
         usual = sum(ended) / len(ended) if ended else self.plan.amount
         spent = [trial.spent for trial in trials if not trial.outcome]
-        return len(ended) + sum(part / max(usual, 1.25 * part) for part in spent if part > 0)
+        whole = self.plan.amount
+        return len(ended) + sum(part / min(whole, max(usual, 1.25 * part)) for part in spent if part > 0)
 
     def _domains(self) -> dict[str, Any]:
         """Every searched key of every branch, with its distribution where all branches agree on it."""

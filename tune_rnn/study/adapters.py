@@ -138,6 +138,8 @@ def _reason(traceback: str) -> str:
     """
     if re.search(r"^The actor (died|is dead)", traceback, re.MULTILINE):
         return "its process was killed, perhaps because the machine had too little memory"
+    if re.search(r"The actor \w+ is unavailable", traceback):
+        return "its process did not answer for long, perhaps because the machine slept or was overloaded"
     lines = [line for line in traceback.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Failed|Exception|Exit)(: |$)", line)]
     if not named:
