@@ -74,12 +74,13 @@ def test_layer_norm_is_left_out_too_and_fraternal_dropout_goes_with_the_last_dro
     on = {"input_dropout": 0.2, "hidden_dropout": 0, "l2": 0, "fraternal_dropout": 0.1}
     planned = ablation.plan(finished_run(tmp_path, corpus, {"layer_norm": "cell"}, **on).path, seeds=2)
     assert list(planned.space.branches) == [
-        "all_on", "without_input_dropout", "without_fraternal_dropout", "without_layer_norm", "all_off",
+        "all_on", "without_input_dropout_and_fraternal_dropout", "without_fraternal_dropout", "without_layer_norm",
+        "all_off",
     ]  # fmt: skip
     configs = {name: planned.trial_config({"one_of": name}) for name in planned.space.branches}
     assert configs["without_layer_norm"].model.layer_norm == "none"
     assert configs["without_layer_norm"].regularizers == configs["all_on"].regularizers
-    assert configs["without_input_dropout"].regularizers.fraternal_dropout == 0
+    assert configs["without_input_dropout_and_fraternal_dropout"].regularizers.fraternal_dropout == 0
     assert configs["all_off"].model.layer_norm == "none"
 
 
@@ -88,6 +89,44 @@ def test_the_name_is_one_whatever_the_directory_is_called(tmp_path: Path, corpus
     name = ablation.plan(renamed, 2).name
     assert name.startswith("my-study-x")
     assert name.endswith("x-ablation")
+
+
+def test_overrides_come_before_anything_is_left_out(tmp_path: Path, corpus: Path) -> None:
+    path = finished_run(tmp_path, corpus).path
+    off = ablation.plan(path, 2, overrides=["regularizers.l2=0"])
+    assert list(off.space.branches) == ["all_on", "without_input_dropout"]
+    on = ablation.plan(path, 2, overrides=["regularizers.weight_drop=0.5", "name=other", "budget.hours=1"])
+    assert list(on.space.branches)[1:] == ["without_input_dropout", "without_weight_drop", "without_l2", "all_off"]
+    assert on.trial_config({"one_of": "all_off"}).regularizers.weight_drop == 0
+    assert (on.name, on.budget.hours) == ("other", 1)
+
+
+@pytest.mark.parametrize("override", ["search.seeds=1", "scheduler.algorithm=asha", "budget.trials=2", "one_of=all_on"])
+def test_what_would_undo_the_comparison_is_refused(override: str, tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(InputError, match="cannot be changed in an ablation"):
+        ablation.plan(finished_run(tmp_path, corpus).path, 2, overrides=[override])
+
+
+def test_nothing_is_searched_in_an_ablation(tmp_path: Path, corpus: Path) -> None:
+    with pytest.raises(InputError, match=r"^regularizers.l1: must have a single value in an ablation"):
+        ablation.plan(finished_run(tmp_path, corpus).path, 2, overrides=["regularizers.l1={uniform: [0, 1]}"])
+
+
+def test_its_size_in_a_sentence(tmp_path: Path, corpus: Path) -> None:
+    path = finished_run(tmp_path, corpus).path
+    assert ablation.size(ablation.plan(path, 2)) == "4 configurations × 2 seeds: 8 trainings"
+    assert ablation.size(ablation.plan(path, 2, 3)) == "4 configurations × 3 learning rates × 2 seeds: 24 trainings"
+
+
+def test_the_same_ablation_is_not_begun_twice(tmp_path: Path, corpus: Path) -> None:
+    planned = ablation.plan(finished_run(tmp_path, corpus).path, 3)
+    ablation.refuse_a_second(planned)
+    begun = create(str(tmp_path), planned.name)
+    write_experiment(begun, planned.replace("training.precision", "fp32"))
+    with pytest.raises(InputError, match=r"is the same ablation, begun and not finished.*`tune-rnn ablate "):
+        ablation.refuse_a_second(planned)
+    ablation.refuse_a_second(ablation.plan(tmp_path / "study", 4))
+    ablation.refuse_a_second(planned.with_overrides(["name=again"]))
 
 
 @pytest.mark.parametrize(("seeds", "retune", "rule"), [(1, 0, "at least 2, as differ"), (2, 1, "2 learning rates")])
@@ -129,20 +168,29 @@ def measured(tmp_path: Path, corpus: Path) -> RunDirectory:
     return recorded(tmp_path, corpus, {**LOSSES, "all_off": [2.5, None, None]})
 
 
-def recorded(tmp_path: Path, corpus: Path, results: Mapping[str, Sequence[float | None]]) -> RunDirectory:
-    """An ablation of three seeds whose trials ended with these losses, a list for each branch; None diverged."""
-    planned = ablation.plan(finished_run(tmp_path, corpus).path, 3)
+def recorded(
+    tmp_path: Path, corpus: Path, results: Mapping[str, Sequence[float | None]], retune: int = 0
+) -> RunDirectory:
+    """An ablation of three seeds whose trials ended with these losses, a list for each branch; None diverged.
+
+    Branches without results and, with `retune`, all learning rates but the first have not been trained.
+    """
+    planned = ablation.plan(finished_run(tmp_path, corpus).path, 3, retune)
     search = planned.search
     searcher = build_searcher(search.algorithm, planned.space, search.seed, None, search.seeds)
     run = create(str(tmp_path), planned.name)
     write_experiment(run, planned)
     journal = Journal(run.journal)
     journal.open_session("abc", 1, 0.0)
-    for number in range(3 * len(results)):
+    points = planned.space.grid_size()
+    for number in range(3 * points):
         proposal = searcher.propose(number)
         assert proposal is not None
         assert proposal.seed is not None
-        loss = results[proposal.assignment["one_of"]][number // len(results)]
+        losses = results.get(proposal.assignment["one_of"])
+        if losses is None or proposal.assignment.get("training.learning_rate", 0.0025) != 0.0025:
+            continue
+        loss = losses[number // points]
         journal.propose(number, proposal.seed, proposal, planned.trial_config(proposal.assignment).to_dict())
         if loss is not None:
             journal.report(number, a_report(loss))
@@ -172,6 +220,16 @@ def test_what_diverges_without_a_regulariser_is_shown_first_and_as_such(tmp_path
     assert (written["without_l2"]["change"], written["without_l2"]["diverged"]) == (None, 3)
 
 
+def test_what_is_missing_is_said(tmp_path: Path, corpus: Path) -> None:
+    run = recorded(tmp_path, corpus, LOSSES, retune=2)
+    text = ablation.report(run)
+    assert "all regularisers  not trained" in text
+    assert "learning rate" in text
+    assert "at the learning rate 0.0025*" in text
+    assert "* lies at an end of the rates tried" in text
+    assert f"15 trainings missing: `tune-rnn ablate {run.path}` goes on with it." in text
+
+
 def test_nothing_can_be_compared_with_a_configuration_that_diverged(tmp_path: Path, corpus: Path) -> None:
     run = recorded(tmp_path, corpus, {**LOSSES, "all_on": [None] * 3, "all_off": ON})
     with pytest.raises(InputError, match="no trial of the whole configuration was completed"):
@@ -191,8 +249,8 @@ def test_the_table_has_the_largest_effect_first_and_says_what_was_held_fixed(mea
 
 
 def test_an_ablation_is_known_as_one(measured: RunDirectory, tmp_path: Path) -> None:
-    assert ablation.is_ablation(measured)
+    assert ablation.is_ablation(Experiment.load(measured.experiment))
     assert ablation.is_finished(measured)
     Journal(measured.journal).end(0, "failed", "")
     assert not ablation.is_finished(measured)
-    assert not ablation.is_ablation(RunDirectory(tmp_path / "study"))
+    assert not ablation.is_ablation(Experiment.load(tmp_path / "study" / "experiment.yaml"))

@@ -12,13 +12,18 @@ from tune_rnn.data import load_corpus
 from tune_rnn.experiment import Experiment
 
 
-def said(corpus: Path, model: dict[str, Any] | None = None, regularizers: dict[str, Any] | None = None) -> list[str]:
+def said(
+    corpus: Path,
+    model: dict[str, Any] | None = None,
+    regularizers: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+) -> list[str]:
     experiment = Experiment(
         name="x",
         task={"corpus": str(corpus)},
         model=model or {},
         regularizers=regularizers or {},
-        training={"batch_size": 4, "sequence_length": 16},
+        training={"batch_size": 4, "sequence_length": 16, **(training or {})},
         budget={"epochs": 1, "trials": 2},
         beside=corpus,
     )
@@ -49,6 +54,18 @@ def test_what_acts_between_layers_needs_two(corpus: Path, layers: Any) -> None:
     found = said(corpus, model={"layers": layers, "layer_norm": "between"}, regularizers={"hidden_dropout": 0.1})
     expected = ["regularizers.hidden_dropout acts between layers", "model.layer_norm: between acts between layers"]
     assert [note.partition(", so")[0] for note in found] == (expected if layers == 1 else [])
+
+
+def test_an_average_that_never_begins_is_told(corpus: Path) -> None:
+    sgd = {"training": {"optimizer": "sgd", "report_every": 0.25}}
+    assert said(corpus, regularizers={"nt_asgd": 3}, **sgd) == []
+    (note,) = said(corpus, regularizers={"nt_asgd": {"int": [4, 6]}}, **sgd)
+    assert note == "regularizers.nt_asgd 4 never begins to average, as a trial has 4 reports"
+
+
+def test_random_windows_have_no_state_to_reset(corpus: Path) -> None:
+    (note,) = said(corpus, regularizers={"state_reset": 0.1}, training={"windows": "random"})
+    assert note.startswith("regularizers.state_reset does nothing for training.windows: random")
 
 
 def test_of_the_usual_nothing_is_said(corpus: Path) -> None:

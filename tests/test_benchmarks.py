@@ -25,3 +25,12 @@ def test_every_regulariser_has_a_case() -> None:
     without_a_cost_of_its_own = {"nt_asgd"}  # an average as swa's, once it has begun
     for name in set(Regularizers.model_fields) - without_a_cost_of_its_own:
         assert f'"{name}":' in text, name
+
+
+def test_the_decoders_are_compared() -> None:
+    script = SCRIPT.with_name("decoder.py")
+    command = [sys.executable, str(script), "--words", "3000", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(
+        r"^\| 3,000 \| 8 MiB \| \d+ ms, 1\.00 \| \d+ ms, \d+\.\d\d \| \d+ ms, \d+\.\d\d \|$", done.stdout, re.M
+    )

@@ -63,7 +63,7 @@ char-lm: 14 of 32 trials done, 9 stopped early, 1 diverged, 1 failed, in 1:15 mi
 Best configuration (trial 7)
   training.learning_rate  0.00123457
 
-Not searched
+Fixed (all else is the default)
   model.cell=lstm, model.layers=2
 
 Validation

@@ -383,3 +383,15 @@ def test_merged_keys_may_repeat() -> None:
 def test_configuration_imports_neither_torch_nor_ray_nor_numpy() -> None:
     code = "import sys, tune_rnn.experiment; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize(("written", "report_every", "first_rung"), [("", 500, 500), ("report_every: 300", 300, 300)])
+def test_what_was_derived_from_a_budget_is_derived_again_from_another(
+    written: str, report_every: float, first_rung: float
+) -> None:
+    """A run's own file has every default filled in."""
+    text = f"name: x\ntraining: {{{written}}}\nbudget: {{tokens: 100000, trials: 2}}\n"
+    filled = Experiment.from_yaml_text(Experiment.from_yaml_text(text).to_yaml())
+    smaller = filled.with_overrides(["budget.tokens=10000"])
+    assert (smaller.report_every, smaller.scheduler.first_rung) == (report_every, first_rung)
+    assert smaller.with_overrides(["budget.trials=3"]).report_every == report_every

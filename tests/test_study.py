@@ -255,6 +255,10 @@ def test_an_ablation_trains_every_branch_with_the_same_seeds(
     assert (run.path / "ablation.json").exists()
     assert main(["ablate", str(run.path)]) == 0
     assert table.splitlines()[-8:] == capsys.readouterr().out.splitlines()[-8:]
+    assert main(["ablate", str(run.path), "--seeds", "4"]) == 2
+    assert "keeps its seeds, learning rates and all other keys" in capsys.readouterr().err
+    assert main(["resume", str(run.path)]) == 0
+    assert table.splitlines()[-8:] == capsys.readouterr().out.splitlines()[-8:]
 
 
 def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:

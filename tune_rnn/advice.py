@@ -10,6 +10,7 @@ from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.kinds import KINDS
+from tune_rnn.report import TrialBudget
 
 FEW_STEPS = 30
 """An epoch of fewer training steps teaches little."""
@@ -40,6 +41,14 @@ def notes(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
         for entry in between:
             if _may_be_on(entry, experiment):
                 yield f"{entry.full_name} acts between layers, so with one layer it does nothing"
+    rates = experiment.extremes("regularizers.state_reset")
+    if max(rates) > 0 and set(experiment.extremes("training.windows")) == {"random"}:
+        yield "regularizers.state_reset does nothing for training.windows: random, which carry no state"
+    patience = [value for value in experiment.extremes("regularizers.nt_asgd") if value > 0]
+    reports = len(TrialBudget.of(experiment).report_at)
+    if patience and min(patience) >= reports:
+        there = plural(reports, "report")
+        yield f"regularizers.nt_asgd {min(patience)} never begins to average, as a trial has {there}"
 
 
 def _may_be_on(entry: Entry, experiment: Experiment) -> bool:

@@ -80,10 +80,13 @@ def _data_rows(corpus: Corpus, noun: str) -> Iterator[tuple[str, str]]:
         shown = " ".join(repr(symbol) for symbol in list(corpus.unseen)[:SHOWN_SYMBOLS])
         more = " …" if len(corpus.unseen) > SHOWN_SYMBOLS else ""
         count = sum(corpus.unseen.values())
-        yield (
-            "",
-            f"{count:,} {noun}s of validation and test are not in the vocabulary, and read as <unk>: {shown}{more}",
-        )
+        held_out = sum(len(split) for split in (corpus.validation, corpus.test) if split is not None)
+        what = f"{count:,} of {held_out:,} {noun}s of validation and test ({_percent(count / held_out)})"
+        yield "", f"{what} are not in the vocabulary, and read as <unk>: {shown}{more}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if fraction >= 0.01 else "less than 1 %"
 
 
 def _planned(experiment: Experiment) -> str:

@@ -77,8 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     ablate = commands.add_parser("ablate", help="what each regulariser of a run's best configuration is worth")
     ablate.add_argument("run", metavar="RUN", help="run directory, or that of an ablation")
-    ablate.add_argument("--seeds", type=_count, default=3, help="seeds for each (default: 3)")
-    ablate.add_argument("--retune", type=_count, default=0, metavar="N", help="learning rates to try for each")
+    ablate.add_argument("--seeds", type=_count, help="seeds for each (default: 3)")
+    ablate.add_argument("--retune", type=_count, metavar="N", help="learning rates to try for each")
     _add_overrides(ablate, "overrides, e.g. budget.epochs=2")
     _add_address(ablate)
     ablate.set_defaults(command=_ablate)
@@ -139,9 +139,14 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
+    from tune_rnn import ablation
+    from tune_rnn.experiment import Experiment
+    from tune_rnn.results.directory import open_run
     from tune_rnn.study import resume
 
-    _print(resume(options.run, options.overrides, options.address, started=_process_start()).text)
+    text = resume(options.run, options.overrides, options.address, started=_process_start()).text
+    run = open_run(options.run)
+    _print(ablation.report(run) if ablation.is_ablation(Experiment.load(run.experiment)) else text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -162,15 +167,21 @@ def _train(options: argparse.Namespace) -> None:
 
 def _ablate(options: argparse.Namespace) -> None:
     from tune_rnn import ablation
+    from tune_rnn.experiment import Experiment
     from tune_rnn.results.directory import open_run
     from tune_rnn.study import resume, run
 
     given = open_run(options.run)
-    if not ablation.is_ablation(given):
-        experiment = ablation.plan(options.run, options.seeds, options.retune, options.overrides)
+    if not ablation.is_ablation(Experiment.load(given.experiment)):
+        experiment = ablation.plan(options.run, options.seeds or 3, options.retune or 0, options.overrides)
+        ablation.refuse_a_second(experiment)
+        _print(ablation.size(experiment))
         given = open_run(run(experiment, options.address, started=_process_start()).path)
+    elif options.seeds or options.retune or options.overrides:
+        rule = "is an ablation, which keeps its seeds, learning rates and all other keys"
+        raise InputError(options.run, rule, "Give the run that it came from, to begin another one.")
     elif not ablation.is_finished(given):
-        resume(options.run, options.overrides, options.address, started=_process_start())
+        resume(options.run, address=options.address, started=_process_start())
     _answer(ablation.report(given))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tune_rnn.config.distributions import Distribution
-from tune_rnn.config.resolution import in_order, part, resolve
+from tune_rnn.config.resolution import default_report_every, in_order, part, resolve
 from tune_rnn.config.settings import Flat, Settings, nest, unknown_branch
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
@@ -103,8 +103,17 @@ class Experiment:
         return cls._of(Settings.read(load_yaml(text, "experiment")), overrides, beside)
 
     def with_overrides(self, overrides: Sequence[str]) -> Self:
-        """Apply `KEY=VALUE`s: a key is set for all branches, `one_of=NAME` chooses a branch."""
-        return self._of(self._written, overrides, self.beside)
+        """Apply `KEY=VALUE`s: a key is set for all branches, `one_of=NAME` chooses a branch.
+
+        Reports and rungs that were derived from the budget are derived again from another one.
+        """
+        written = self._written
+        if any(override.startswith(("budget.epochs=", "budget.tokens=")) for override in overrides):
+            if self.scheduler.first_rung == self.report_every:
+                written = written.drop("scheduler.first_rung")
+            if self.report_every == default_report_every(self.budget):
+                written = written.drop("training.report_every")
+        return self._of(written, overrides, self.beside)
 
     def replace(self, key: str, value: Any) -> Self:
         """Set one dotted key, for all branches, to a value or a distribution."""

@@ -106,10 +106,15 @@ def check_conflicts(flat: Mapping[str, Any]) -> None:
 
     def values(key: str) -> Sequence[Any]:
         value = flat.get(key)
-        return value.corners() if isinstance(value, Distribution) else (value,)
+        if not isinstance(value, Distribution):
+            return (value,)
+        searched.append(key)
+        return value.corners()
 
     for rule in RULES:
+        searched: list[str] = []
         value = rule.reason(values)
         found = rule.clashes(values) if value is not None else []
         if found:
-            raise InputError(rule.key, rule.rule.format(found[0]), rule.remedy, value)
+            branches = " Or search each in a branch of one_of." if searched and "one_of" not in rule.remedy else ""
+            raise InputError(rule.key, rule.rule.format(found[0]), rule.remedy + branches, value)

@@ -32,7 +32,7 @@ def resolve(written: Settings) -> Resolved:
     """Check everything and fill in every default; InputError for the first thing that is wrong."""
     study = validate(StudyConfig, {"budget": {}, **nest(_fixed(part(written.root, StudyConfig)))})
     trial = _check_trial(part(written.root, TrialConfig))
-    report_every = trial.training.report_every or _default_report_every(study.budget)
+    report_every = trial.training.report_every or default_report_every(study.budget)
     scheduler = study.scheduler.model_copy(update={"first_rung": study.scheduler.first_rung or report_every})
     _check_reports(study.budget, report_every, scheduler)
     study = study.model_copy(update={"scheduler": scheduler})
@@ -87,7 +87,7 @@ def _check_branch(name: str, written: Flat) -> Flat:
     return _filled({key: value for key, value in config.flat().items() if key in written}, written)
 
 
-def _default_report_every(budget: Budget) -> float:
+def default_report_every(budget: Budget) -> float:
     """One epoch, or the whole budget if that is less; a twentieth of the tokens."""
     return min(1.0, budget.amount) if budget.unit == "epochs" else max(1.0, budget.amount / 20)
 

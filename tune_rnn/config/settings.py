@@ -65,6 +65,11 @@ class Settings:
         branches = {name: _without(key, branch) for name, branch in self.branches.items()}
         return Settings({**_without(key, self.root), **new}, branches)
 
+    def drop(self, key: str) -> Settings:
+        """Leave a key out everywhere, as if it had not been written."""
+        branches = {name: _without(key, branch) for name, branch in self.branches.items()}
+        return Settings(_without(key, self.root), branches)
+
     def only(self, branch: str) -> Settings:
         """Merge one branch into the root and drop `one_of`."""
         if branch not in self.branches:

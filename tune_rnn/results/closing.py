@@ -58,7 +58,8 @@ def final_report(
 ) -> str:
     """The text that ends a study.
 
-    configuration: the best trial's values by dotted key; the keys in `searched` were varied and come first.
+    configuration: the best trial's values by dotted key, those as by default left out; the keys in `searched` were
+    varied and come first.
     metrics: validation metrics of the best trial. places: what lies where. board: directory for TensorBoard.
     """
     first = {key: value for key, value in configuration.items() if key in searched}
@@ -66,7 +67,7 @@ def final_report(
     parts = [
         f"{progress.name}: {counts(progress)}, in {duration(progress.elapsed_s)}",
         _section(f"Best configuration (trial {progress.best_trial})", _rows(first)),
-        _section("Not searched", textwrap.wrap(fixed, 96)),
+        _section("Fixed (all else is the default)", textwrap.wrap(fixed, 96)),
         _section("Validation", _rows(metrics)),
         _section("Sample", _printable(sample).splitlines()),
         _section("Warnings", list(warnings)),

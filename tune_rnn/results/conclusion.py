@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tune_rnn.ablation import is_ablation
 from tune_rnn.advice import notes
 from tune_rnn.data import Corpus
 from tune_rnn.errors import StudyFailed, StudyInterrupted, is_disk_full
@@ -17,7 +18,8 @@ def carry_out(work: Callable[[], str], recorder: Recorder, corpus: Corpus, heade
     Raises StudyInterrupted, and StudyFailed where the disk is full or no trial has a result; in each case the
     summary is written where that is possible.
     """
-    go_on = f"`tune-rnn resume {recorder.run.path}` goes on with it."
+    command = "ablate" if is_ablation(recorder.experiment) else "resume"
+    go_on = f"`tune-rnn {command} {recorder.run.path}` goes on with it."
     result = None
     for note in notes(recorder.experiment, corpus):
         recorder.display.say(f"Note: {note}.")

@@ -55,7 +55,8 @@ class Recorder:
         self._boards: dict[int, TrialBoard] = {}
         self._running: set[int] = set()
         self._shown: Sample | None = None
-        self._started = time.monotonic()
+        self._began = time.monotonic()
+        self._first_trial_began: float | None = None
         self._done_before, self._ended_before = self._work_done(), self._ended()
 
     def proposed(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> None:
@@ -64,6 +65,7 @@ class Recorder:
     def started(self, number: int) -> None:
         """A trial has a slot: its row appears in TensorBoard now."""
         self._running.add(number)
+        self._first_trial_began = self._first_trial_began or time.monotonic()
         trial = self.journal.trials[number]
         hyperparameters = trial.proposal.assignment or _scalars(self.experiment.trial_config({}).flat())
         columns = ("loss/validation_best", "loss/validation", self.kind.metric, DIVERGED)
@@ -146,7 +148,7 @@ class Recorder:
     def progress(self) -> Progress:
         """The state of the study in numbers, for the display."""
         journal, best = self.journal, self.journal.best_trial
-        elapsed = time.monotonic() - self._started
+        elapsed = time.monotonic() - self._began
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
@@ -176,7 +178,8 @@ class Recorder:
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
         tells = new > 0 and (self._ended() > self._ended_before or self.plan.trials == 1)
-        left_by_trials = elapsed * (self.plan.trials - done) / new if tells else None
+        training = time.monotonic() - (self._first_trial_began or self._began)  # without Ray's start
+        left_by_trials = training * (self.plan.trials - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
         return max(by_time, by_trials), min(lefts, default=None)
 

@@ -15,7 +15,7 @@ from tune_rnn.results.directory import write_atomically
 from tune_rnn.results.journal import OUTCOMES, Journal, TrialRecord
 from tune_rnn.results.provenance import provenance
 from tune_rnn.results.recorder import Recorder
-from tune_rnn.schema import flatten
+from tune_rnn.schema import TrialConfig, flatten
 
 METRIC = "validation_loss"
 
@@ -88,11 +88,15 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     """The text that ends the command: what was found, and where it is."""
     experiment = recorder.experiment
     assignment = best.proposal.assignment
-    metrics = best_metrics(best)
+    metrics, defaults = best_metrics(best), TrialConfig().flat()
     run = recorder.run
     return final_report(
         replace(recorder.progress(), elapsed_s=recorder.journal.wall_s),
-        configuration={key: value for key, value in flatten(best.config).items() if value is not None},
+        configuration={
+            key: value
+            for key, value in flatten(best.config).items()
+            if key in assignment or value not in (None, defaults.get(key))
+        },
         searched=list(assignment),
         metrics={name: metrics[name] for name in (METRIC, recorder.kind.metric)},
         sample=sample.text,
