@@ -31,6 +31,5 @@ def test_the_decoders_are_compared() -> None:
     script = SCRIPT.with_name("decoder.py")
     command = [sys.executable, str(script), "--words", "3000", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.search(
-        r"^\| 3,000 \| 8 MiB \| \d+ ms, 1\.00 \| \d+ ms, \d+\.\d\d \| \d+ ms, \d+\.\d\d \|$", done.stdout, re.M
-    )
+    times = r" \| ".join([r"\d+ ms, \d+\.\d\d"] * 3)
+    assert re.search(rf"^\| 3,000 \| 8 MiB \| {times} \|$", done.stdout, re.MULTILINE)
