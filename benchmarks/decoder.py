@@ -9,12 +9,11 @@ times, and each one's over that of the whole softmax. "logits" is what the whole
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 
+import hardware
 import torch
 
 from tune_rnn import decoder
@@ -62,8 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     prepare_process(1)
-    hardware = torch.cuda.get_device_name() if options.device != "cpu" else f"{os.cpu_count()} cores, one used"
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {hardware}, torch {torch.__version__}, fp32")
+    print(hardware.head(options.device))
     print("| words | logits | whole | in blocks | adaptive |\n|---|---|---|---|---|")
     for words in options.words:
         losses = cases(words, options.device)

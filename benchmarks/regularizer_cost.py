@@ -11,15 +11,13 @@ quartiles. "nothing" compares two equal trainings, and so shows the error of the
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import random
 import statistics
 import time
 from typing import Any
 
+import hardware
 import numpy as np
-import torch
 
 from tune_rnn.data import Split
 from tune_rnn.precision import prepare_process
@@ -127,8 +125,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     prepare_process(1)
-    hardware = torch.cuda.get_device_name() if options.device != "cpu" else f"{os.cpu_count()} cores, one used"
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {hardware}, torch {torch.__version__}, fp32")
+    print(hardware.head(options.device))
     print("| regulariser | " + " | ".join(f"row {row}" for row in options.rows) + " |")
     print("|---|" + "---|" * len(options.rows))
     for name in options.only:

@@ -224,6 +224,8 @@ def test_what_is_missing_is_said(tmp_path: Path, corpus: Path) -> None:
     run = recorded(tmp_path, corpus, LOSSES, retune=2)
     text = ablation.report(run)
     assert "all regularisers  not trained" in text
+    assert "nan" not in text.lower()
+    assert "NaN" not in (run.path / "ablation.json").read_text()
     assert "learning rate" in text
     assert "at the learning rate 0.0025*" in text
     assert "* lies at an end of the rates tried" in text

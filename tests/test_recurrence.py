@@ -98,7 +98,7 @@ def normalised(x: Array, gain: Array, bias: Array | float = 0.0) -> Array:
 
 
 def reference(cell: str, w: dict[str, Array], x_TBI: Array, state: list[Array], keep: list[Array]) -> Array:
-    """Outputs by the formulas of Ba et al. 2016 (20 to 22; for all cells as for the LSTM) and Krueger et al. 2017."""
+    """Outputs by the formulas of Ba et al. 2016 (for all cells as for the LSTM) and Krueger et al. 2017."""
     outputs = []
     for step, x in enumerate(x_TBI):
         from_input = normalised(x @ w["weight_input"].T, w["gain_input"]) + w["bias_input"]

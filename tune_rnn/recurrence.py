@@ -32,7 +32,7 @@ class Zoneout:
     """Which units keep the state of the step before: 1 keeps, 0 takes the new one, (T or 1, B or 1, H or 1) each.
 
     In training entries are drawn; in evaluation they are the rates, which gives the expected state (Krueger et al.
-    2017, section 3.2). None: no unit keeps it.
+    2017). None: no unit keeps it.
     """
 
     hidden: Tensor | None = None
@@ -83,13 +83,14 @@ def stepwise(
     now, outputs = tuple(part[0] for part in state), []
     for step, from_input_BG in enumerate(from_input_TBG):
         from_hidden_BG = _product(now[0], weights, "hidden")
-        now = advance(weights, from_input_BG, from_hidden_BG, now, zoneout.at(step))
+        new = advance(weights, from_input_BG, from_hidden_BG, now)
+        now = tuple(_kept(*parts) for parts in zip(new, now, zoneout.at(step), strict=False))  # a cell state: LSTM's
         outputs.append(now[0])
     return torch.stack(outputs), tuple(part.unsqueeze(0) for part in now)
 
 
 def _product(values: Tensor, weights: Weights, of: str) -> Tensor:
-    """W·x + b, or with layer normalisation LN(W·x)·g + b, over all gates together (Ba et al. 2016, equation 20).
+    """W·x + b, or with layer normalisation LN(W·x)·g + b, over all gates together (Ba et al. 2016).
 
     That is the paper's LSTM. We do the same in the other cells: its GRU normalises the candidate apart from the gates,
     and its plain RNN the sum of both products.
@@ -101,45 +102,23 @@ def _product(values: Tensor, weights: Weights, of: str) -> Tensor:
     return product + weights[f"bias_{of}"]
 
 
-def _lstm_step(
-    weights: Weights,
-    from_input_BG: Tensor,
-    from_hidden_BG: Tensor,
-    state: LayerState,
-    keep: tuple[Tensor | None, Tensor | None],
-) -> LayerState:
-    """Krueger et al. 2017, equations 5 and 6: the hidden state is made of the cell before zoneout."""
-    hidden_BH, memory_BH = state
+def _lstm_step(weights: Weights, from_input_BG: Tensor, from_hidden_BG: Tensor, state: LayerState) -> LayerState:
+    """The new hidden state is made of the new cell state before zoneout, as Krueger et al. 2017 have it."""
     i, f, g, o = (from_input_BG + from_hidden_BG).chunk(4, -1)
-    new_BH = torch.sigmoid(f) * memory_BH + torch.sigmoid(i) * torch.tanh(g)
+    memory_BH = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
     gain = weights.get("gain_cell")
-    seen_BH = new_BH if gain is None else layer_norm(new_BH, gain.shape, gain, weights["bias_cell"])
-    shown_BH = torch.sigmoid(o) * torch.tanh(seen_BH)
-    return _kept(shown_BH, hidden_BH, keep[0]), _kept(new_BH, memory_BH, keep[1])
+    seen_BH = memory_BH if gain is None else layer_norm(memory_BH, gain.shape, gain, weights["bias_cell"])
+    return torch.sigmoid(o) * torch.tanh(seen_BH), memory_BH
 
 
-def _gru_step(
-    weights: Weights,
-    from_input_BG: Tensor,
-    from_hidden_BG: Tensor,
-    state: LayerState,
-    keep: tuple[Tensor | None, Tensor | None],
-) -> LayerState:
-    (hidden_BH,) = state
+def _gru_step(weights: Weights, from_input_BG: Tensor, from_hidden_BG: Tensor, state: LayerState) -> LayerState:
     (r, z, n), (r_hidden, z_hidden, n_hidden) = from_input_BG.chunk(3, -1), from_hidden_BG.chunk(3, -1)
-    update_BH = torch.sigmoid(z + z_hidden)
     new_BH = torch.tanh(n + torch.sigmoid(r + r_hidden) * n_hidden)
-    return (_kept(new_BH + update_BH * (hidden_BH - new_BH), hidden_BH, keep[0]),)
+    return (new_BH + torch.sigmoid(z + z_hidden) * (state[0] - new_BH),)
 
 
-def _rnn_step(
-    weights: Weights,
-    from_input_BG: Tensor,
-    from_hidden_BG: Tensor,
-    state: LayerState,
-    keep: tuple[Tensor | None, Tensor | None],
-) -> LayerState:
-    return (_kept(torch.tanh(from_input_BG + from_hidden_BG), state[0], keep[0]),)
+def _rnn_step(weights: Weights, from_input_BG: Tensor, from_hidden_BG: Tensor, state: LayerState) -> LayerState:
+    return (torch.tanh(from_input_BG + from_hidden_BG),)
 
 
 def _kept(new: Tensor, old: Tensor, keep: Tensor | None) -> Tensor:

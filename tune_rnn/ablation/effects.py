@@ -35,7 +35,7 @@ class Effect:
     change: float | None
     low: float | None
     high: float | None
-    learning_rate: float
+    learning_rate: float | None
 
 
 def is_finished(run: RunDirectory) -> bool:
@@ -70,7 +70,7 @@ def effects(run: RunDirectory) -> list[Effect]:
     Where learning rates were tried, a branch is represented by the one that diverged least often and then has the
     lowest mean loss.
     """
-    branches: dict[str, dict[float, _Outcomes]] = defaultdict(lambda: defaultdict(_Outcomes))
+    branches: dict[str, dict[float | None, _Outcomes]] = defaultdict(lambda: defaultdict(_Outcomes))
     for trial in Journal(run.journal).trials.values():
         branch, rate = trial.proposal.assignment["one_of"], trial.config["training"]["learning_rate"]
         outcomes = branches[branch][rate]
@@ -79,7 +79,7 @@ def effects(run: RunDirectory) -> list[Effect]:
         elif trial.outcome in ("completed", "stopped_early") and trial.best_loss is not None:
             outcomes.losses[trial.seed] = trial.best_loss
     for branch in Experiment.load(run.experiment).space.branches:
-        branches.setdefault(branch, {math.nan: _Outcomes()})
+        branches.setdefault(branch, {None: _Outcomes()})
     chosen = {branch: min(by_rate.items(), key=lambda item: item[1].rank) for branch, by_rate in branches.items()}
     if not chosen[ALL_ON][1].losses:
         remedy = "Look at why its trials failed (error.txt) or diverged (trials.jsonl)."
@@ -104,7 +104,7 @@ class _Outcomes:
         return not self.losses, self.diverged, self.mean
 
 
-def _effect(branch: str, rate: float, outcomes: _Outcomes, reference: Mapping[int, float]) -> Effect:
+def _effect(branch: str, rate: float | None, outcomes: _Outcomes, reference: Mapping[int, float]) -> Effect:
     seeds = sorted(outcomes.losses.keys() & reference.keys())
     if not seeds:
         return Effect(branch, 0, outcomes.diverged, None, None, None, None, rate)
@@ -153,13 +153,13 @@ def report(run: RunDirectory) -> str:
     )
 
 
-def _caveats(run: RunDirectory, rates: Sequence[float], chosen: Sequence[float]) -> list[str]:
+def _caveats(run: RunDirectory, rates: Sequence[float], chosen: Sequence[float | None]) -> list[str]:
     """What stayed as it was, what is missing, what lies at an edge."""
     missing = _missing(run)
     said = ["Other hyperparameters stayed as they were found: tuned again, less may be lost without a regulariser."]
     if rates:
         said = ["For each the learning rate of the lowest mean loss; all other hyperparameters stayed as they were."]
-        if {min(rates), max(rates)} & set(chosen):
+        if any(_is_at_an_end(rate, rates) for rate in chosen):
             said.append("* lies at an end of the rates tried: a better one may lie beyond it.")
     if missing:
         said.append(f"{plural(missing, 'training')} missing: `tune-rnn ablate {run.path}` goes on with it.")
@@ -172,8 +172,12 @@ def _rates(experiment: Experiment) -> list[float]:
     return [] if distribution is None else [float(rate) for rate in distribution.values() or ()]
 
 
-def _rate(rate: float, rates: Sequence[float]) -> str:
-    return f"{rate:.3g}" + ("*" if rate in (min(rates, default=None), max(rates, default=None)) else "")
+def _rate(rate: float | None, rates: Sequence[float]) -> str:
+    return "" if rate is None else f"{rate:.3g}" + ("*" if _is_at_an_end(rate, rates) else "")
+
+
+def _is_at_an_end(rate: float | None, rates: Sequence[float]) -> bool:
+    return bool(rates) and rate in (min(rates), max(rates))
 
 
 def _worst_first(row: Effect) -> float:

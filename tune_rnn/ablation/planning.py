@@ -13,6 +13,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, name_after, open_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.schema import TrialConfig
+from tune_rnn.search import planned_trials
 
 ALL_ON, ALL_OFF, WITHOUT, AND = "all_on", "all_off", "without_", "_and_"
 LAYER_NORM, FRATERNAL = "model.layer_norm", "regularizers.fraternal_dropout"
@@ -59,7 +60,7 @@ def size(experiment: Experiment) -> str:
     branches, seeds = experiment.space.branches, experiment.search.seeds
     rates = experiment.space.grid_size() // len(branches)
     tried = f" × {plural(rates, 'learning rate')}" if rates > 1 else ""
-    total = plural(len(branches) * rates * seeds, "training")
+    total = plural(planned_trials(experiment) or 0, "training")
     return f"{plural(len(branches), 'configuration')}{tried} × {plural(seeds, 'seed')}: {total}"
 
 

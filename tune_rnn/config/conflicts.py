@@ -15,16 +15,16 @@ DROPOUTS = tuple(f"regularizers.{name}" for name in ("input_dropout", "hidden_dr
 MASKED = (*DROPOUTS, "regularizers.embedding_dropout", "regularizers.weight_drop")
 
 
-def acting_dropouts(layers: int) -> list[str]:
-    """Keys of what drops something in so many layers: one has nothing between them."""
-    return [key for key in MASKED if layers > 1 or key != "regularizers.hidden_dropout"]
-
-
 ONE_AVERAGE = "Weights have one average: choose one of the two, for example by branches of one_of."
 INSIDE = "acts between two time steps, where model.kernels {} lets nothing in"
 NOT_FUSED = "Write model.kernels: auto, which is slower here, or remove it."
 
 Values = Callable[[str], Sequence[Any]]
+
+
+def acting_dropouts(layers: int) -> list[str]:
+    """Keys of what drops something in so many layers: one has nothing between them."""
+    return [key for key in MASKED if layers > 1 or key != "regularizers.hidden_dropout"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ RULES = (
     Rule(
         "model.decoder",
         _on("regularizers.label_smoothing", "regularizers.fraternal_dropout"),
-        "never computes all the logits that {} needs",
+        "has no one softmax over all words, which {} needs",
         "Remove that one, or write model.decoder: softmax.",
         at="adaptive",
     ),
