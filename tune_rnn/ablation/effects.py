@@ -54,7 +54,8 @@ def refuse_a_second(experiment: Experiment) -> None:
         (precision,) = other.extremes("training.precision")
         same = experiment.replace("name", other.name).replace("training.precision", precision)
         if is_ablation(other) and other == same and not is_finished(run):
-            remedy = f"`tune-rnn ablate {path}` goes on with it; to begin anew, give another name: name={experiment.name}-2."
+            anew = f"to begin anew, give another name: name={experiment.name}-2."
+            remedy = f"`tune-rnn ablate {path}` goes on with it; {anew}"
             raise InputError(str(path), "is the same ablation, begun and not finished", remedy)
 
 
