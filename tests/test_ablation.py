@@ -68,6 +68,20 @@ def test_each_regulariser_is_left_out_once_and_all_of_them(tmp_path: Path, corpu
     assert planned.resources.device == "cpu"
 
 
+def test_with_clipping_all_the_others_are_left_out_too(tmp_path: Path, corpus: Path) -> None:
+    planned = ablation.plan(finished_run(tmp_path, corpus, clip_norm=0.25, clip_value=1.0).path, seeds=2)
+    assert list(planned.space.branches)[-2:] == ["all_off", "clipping_alone"]
+    configs = {name: planned.trial_config({"one_of": name}).regularizers for name in planned.space.branches}
+    alone = configs["clipping_alone"]
+    assert (alone.input_dropout, alone.l2, alone.clip_norm, alone.clip_value) == (0, 0, 0.25, 1)
+    assert (configs["all_off"].clip_norm, configs["all_off"].clip_value) == (0, 0)
+
+
+def test_clipping_and_one_other_take_no_row_twice(tmp_path: Path, corpus: Path) -> None:
+    planned = ablation.plan(finished_run(tmp_path, corpus, input_dropout=0, clip_norm=0.25).path, seeds=2)
+    assert list(planned.space.branches) == ["all_on", "without_l2", "without_clip_norm", "all_off"]
+
+
 def test_layer_norm_is_left_out_too_and_fraternal_dropout_goes_with_the_last_dropout(
     tmp_path: Path, corpus: Path
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tune_rnn.ablation.planning import ALL_OFF, ALL_ON, AND, WITHOUT, is_ablation
+from tune_rnn.ablation.planning import ALL_OFF, ALL_ON, AND, CLIPPING_ALONE, WITHOUT, is_ablation
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
@@ -187,7 +187,7 @@ def _worst_first(row: Effect) -> float:
 
 def _cells(row: Effect) -> tuple[str, str, str, str]:
     name = row.branch.removeprefix(WITHOUT).replace(AND, ", ")
-    what = "all regularisers" if row.branch == ALL_OFF else name
+    what = {ALL_OFF: "all regularisers", CLIPPING_ALONE: "all but clipping"}.get(row.branch, name)
     diverged = f"{row.diverged} diverged" if row.diverged else ""
     if row.change is None:
         return what, diverged or "not trained", "", "0"

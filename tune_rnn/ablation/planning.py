@@ -16,6 +16,7 @@ from tune_rnn.schema import TrialConfig
 from tune_rnn.search import planned_trials
 
 ALL_ON, ALL_OFF, WITHOUT, AND = "all_on", "all_off", "without_", "_and_"
+CLIPPING_ALONE, CLIPPING = "clipping_alone", ("regularizers.clip_norm", "regularizers.clip_value")
 LAYER_NORM, FRATERNAL = "model.layer_norm", "regularizers.fraternal_dropout"
 FIXED = ("search.", "scheduler.", "budget.trials", "one_of")
 """Overrides of these would undo what makes differences comparable."""
@@ -26,6 +27,9 @@ RETUNE_RANGE = 4.0
 
 def plan(path: str | Path, seeds: int, retune: int = 0, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that leaves out each regulariser of a run's best configuration in turn, and all of them.
+
+    Where gradients are clipped, all but clipping are left out as well: without it training may not get anywhere,
+    which says nothing about the others.
 
     `seeds`: how many for each. `retune`: how many learning rates to try for each (0: the one that was found).
     `overrides` change the configuration before anything is left out. Raises InputError where the run has no best
@@ -123,8 +127,10 @@ def _variants(config: TrialConfig) -> dict[str, list[str]]:
         if FRATERNAL in active and key != FRATERNAL and not set(active).intersection(dropouts) - {key}:
             off.append(FRATERNAL)
         variants[WITHOUT + AND.join(one.partition(".")[2] for one in off)] = off
-    if len(active) > 1 and not any(set(off) == set(active) for off in variants.values()):
-        variants[ALL_OFF] = active
+    unclipped = [key for key in active if key not in CLIPPING]
+    for name, off in ((ALL_OFF, active), (CLIPPING_ALONE, unclipped)):
+        if len(off) > 1 and not any(set(off) == set(other) for other in variants.values()):
+            variants[name] = off
     return variants
 
 
