@@ -17,7 +17,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results.directory import RunDirectory, create, write_experiment
 from tune_rnn.results.journal import Journal
-from tune_rnn.search import Proposal, build_searcher
+from tune_rnn.search import build_searcher
 
 STRENGTHS = {"input_dropout": 0.2, "hidden_dropout": 0.3, "l2": 1e-5, "clip_norm": 0.0}
 
@@ -46,7 +46,7 @@ def finished_run(
     journal = Journal(run.journal)
     journal.open_session("abc", 1, 0.0)
     assignment = {"training.learning_rate": 0.01}
-    journal.propose(0, 1, Proposal(assignment, {}), experiment.trial_config(assignment).to_dict())
+    journal.propose(0, 1, assignment, experiment.trial_config(assignment).to_dict())
     journal.report(0, a_report(2.0))
     journal.checkpoint(0, "somewhere")
     journal.end(0, "completed", "")
@@ -190,8 +190,7 @@ def recorded(
     Branches without results and, with `retune`, all learning rates but the first have not been trained.
     """
     planned = ablation.plan(finished_run(tmp_path, corpus).path, 3, retune)
-    search = planned.search
-    searcher = build_searcher(search.algorithm, planned.space, search.seed, None, search.seeds)
+    searcher = build_searcher(planned.search, planned.space)
     run = create(str(tmp_path), planned.name)
     write_experiment(run, planned)
     journal = Journal(run.journal)
@@ -205,7 +204,7 @@ def recorded(
         if losses is None or proposal.assignment.get("training.learning_rate", 0.0025) != 0.0025:
             continue
         loss = losses[number // points]
-        journal.propose(number, proposal.seed, proposal, planned.trial_config(proposal.assignment).to_dict())
+        journal.propose(number, proposal.seed, proposal.assignment, planned.trial_config(proposal.assignment).to_dict())
         if loss is not None:
             journal.report(number, a_report(loss))
             journal.checkpoint(number, "somewhere")

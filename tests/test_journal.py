@@ -14,7 +14,6 @@ import pytest
 from tune_rnn.errors import InputError
 from tune_rnn.report import Report
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
-from tune_rnn.search import Proposal
 
 CONFIG = {"model": {"hidden_size": 64}, "one_of": None}
 
@@ -39,7 +38,7 @@ def a_report(spent: float, loss: float | None, **changes: Any) -> Report:
 
 def begin(journal: Journal, *numbers: int) -> None:
     for number in numbers:
-        journal.propose(number, 100 + number, Proposal({"x": number / 3}, {"x": 0.1 * number}), CONFIG)
+        journal.propose(number, 100 + number, {"x": number / 3}, CONFIG)
 
 
 def add(journal: Journal, number: int, *losses: float, checkpoint: bool = True, **changes: Any) -> None:
@@ -76,16 +75,16 @@ def test_what_is_appended_is_what_is_read(journal: Journal) -> None:
     assert again.trials == journal.trials
     assert again.sessions == journal.sessions
     assert again.data_sha256 == "abc"
-    assert again.trials[0].proposal == Proposal({"x": 0.0}, {"x": 0.0})
+    assert again.trials[0].assignment == {"x": 0.0}
     assert again.trials[0].checkpoint == "ray/1/trial_0000/checkpoint_000002"
     assert [again.count(outcome) for outcome in ("completed", "diverged", "failed", "")] == [1, 1, 0, 1]
 
 
 def test_values_come_back_with_their_types(journal: Journal) -> None:
     assignment = {"a": True, "b": 1, "c": 1.0, "d": 1e-300, "e": "ü\u2028\x85\n", "f": 0.1 + 0.2}
-    journal.propose(0, 2**32 - 1, Proposal(assignment, {}), CONFIG)
+    journal.propose(0, 2**32 - 1, assignment, CONFIG)
     found = Journal(journal.path).trials[0]
-    assert [(type(value), value) for value in found.proposal.assignment.values()] == [
+    assert [(type(value), value) for value in found.assignment.values()] == [
         (type(value), value) for value in assignment.values()
     ]
     assert found.seed == 2**32 - 1
@@ -215,7 +214,7 @@ def test_the_best_report_is_the_last_that_improved(journal: Journal) -> None:
     best = journal.trials[0].best
     assert best is not None
     assert (best.validation_loss, best.spent) == (2.0, 2.0)
-    assert TrialRecord(1, 0, Proposal({}, {}), {}).best is None
+    assert TrialRecord(1, 0, {}, {}).best is None
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

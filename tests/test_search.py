@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,8 @@ import pytest
 from tune_rnn import space
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
-from tune_rnn.search import (
-    Assignment,
-    GridSearcher,
-    HyperOptSearcher,
-    Proposal,
-    RandomSearcher,
-    Searcher,
-    build_searcher,
-    planned_trials,
-    trial_seed,
-)
+from tune_rnn.schema import Search
+from tune_rnn.search import Assignment, Proposal, Searcher, build_searcher, planned_trials, trial_seed
 from tune_rnn.space import Distribution, Space
 
 SHARED: dict[str, Distribution] = {
@@ -52,26 +44,26 @@ def loss_of(assignment: Mapping[str, Any]) -> float:
     return sum(len(str(value)) + float(value) for value in assignment.values() if not isinstance(value, str))
 
 
+def searcher_of(algorithm: str, searched: Space, seed: int = 0, **keys: Any) -> Searcher:
+    return build_searcher(Search(algorithm=algorithm, seed=seed, **keys), searched)  # type: ignore[arg-type]
+
+
 def play(searcher: Searcher, trials: int, first: int = 0) -> list[Proposal]:
-    """Propose and observe one trial after another."""
+    """Propose and train one trial after another."""
     proposals = []
     for number in range(first, first + trials):
         proposal = searcher.propose(number)
         assert proposal is not None
-        searcher.observe(proposal, number, loss_of(proposal.assignment))
+        train(searcher, number, proposal.assignment, loss_of(proposal.assignment))
         proposals.append(proposal)
     return proposals
 
 
-def tell(searcher: Searcher, proposals: list[Proposal], numbers: Iterable[int]) -> None:
-    for number in numbers:
-        searcher.observe(proposals[number], number, loss_of(proposals[number].assignment))
-
-
-def recorded(proposal: Proposal) -> Proposal:
-    """A proposal as the journal gives it back."""
-    written = json.loads(json.dumps({"assignment": proposal.assignment, "point": proposal.point}, allow_nan=False))
-    return Proposal(written["assignment"], written["point"])
+def train(searcher: Searcher, number: int, assignment: Assignment, loss: float) -> None:
+    """A trial of one report."""
+    searcher.began(number, assignment)
+    searcher.reported(number, 1.0, loss)
+    searcher.ended(number)
 
 
 def type_and_value(assignment: Assignment) -> dict[str, tuple[type, Any]]:
@@ -79,19 +71,23 @@ def type_and_value(assignment: Assignment) -> dict[str, tuple[type, Any]]:
     return {key: (type(value), value) for key, value in assignment.items()}
 
 
-@pytest.mark.parametrize("algorithm", ["hyperopt", "random"])
+DRAWING = ["random", "sobol", "hyperopt"]
+LEARNING = ["hyperopt"]
+
+
+@pytest.mark.parametrize("algorithm", DRAWING)
 @pytest.mark.parametrize("searched", [FLAT, BRANCHED], ids=["flat", "branched"])
 class TestSearchersThatDraw:
     def test_the_same_seed_proposes_the_same(self, algorithm: str, searched: Space) -> None:
-        first, again, other = (play(build_searcher(algorithm, searched, seed, 20), 8) for seed in (3, 3, 4))
+        first, again, other = (play(searcher_of(algorithm, searched, seed), 24) for seed in (3, 3, 4))
         assert [type_and_value(p.assignment) for p in first] == [type_and_value(p.assignment) for p in again]
         assert first != other
-        assert len({json.dumps(p.assignment) for p in first}) == 8, "each trial is another draw"
+        assert len({json.dumps(p.assignment) for p in first}) == 24, "each trial is another draw"
 
     def test_every_value_is_one_of_its_distribution(self, algorithm: str, searched: Space) -> None:
         types = {key: {type(value) for value in one.corners()} for key, one in SHARED.items()}
         taken = set()
-        for proposal in play(build_searcher(algorithm, searched, 0, 40), 40):
+        for proposal in play(searcher_of(algorithm, searched), 40):
             assignment = dict(proposal.assignment)
             branch = assignment.pop("one_of", None)
             taken.add(branch)
@@ -105,26 +101,96 @@ class TestSearchersThatDraw:
     def test_assignments_fill_an_experiment(self, algorithm: str, searched: Space) -> None:
         branches: Any = {name: {} for name in searched.branches} or None  # empty: the assignment brings the values
         experiment = Experiment(name="x", budget={"epochs": 1, "trials": 4}, one_of=branches)
-        for proposal in play(build_searcher(algorithm, searched, 1, 6), 6):
+        for proposal in play(searcher_of(algorithm, searched, 1), 24):
             config = experiment.trial_config(proposal.assignment)
             assert config.flat() | proposal.assignment == config.flat()
 
+    def test_a_replayed_search_goes_on_as_the_uninterrupted_one(self, algorithm: str, searched: Space) -> None:
+        whole = play(searcher_of(algorithm, searched, 5), 24)
+        for done in (3, 20):  # among the first points, and among those that were learnt
+            resumed = searcher_of(algorithm, searched, 5)
+            for number, proposal in enumerate(whole[:done]):
+                journalled = json.loads(json.dumps(proposal.assignment, allow_nan=False))
+                train(resumed, number, journalled, loss_of(journalled))
+            assert play(resumed, 4, first=done) == whole[done : done + 4]
 
-def test_random_knows_neither_results_nor_their_order() -> None:
-    played = play(RandomSearcher(BRANCHED, seed=0), 6)
-    untold = RandomSearcher(BRANCHED, seed=0)
+    def test_nan_and_infinity_are_results_and_failures_are_none(self, algorithm: str, searched: Space) -> None:
+        searcher = searcher_of(algorithm, searched)
+        for number in range(40):
+            proposal = searcher.propose(number)
+            assert proposal is not None
+            searcher.began(number, proposal.assignment)
+            if number % 4:  # every fourth fails without a report
+                searcher.reported(number, 1.0, (math.nan, math.inf, 1.0 + number)[number % 3])
+            if number < 36:
+                searcher.ended(number)
+        assert searcher.propose(40) is not None
+
+    def test_asking_twice_changes_nothing(self, algorithm: str, searched: Space) -> None:
+        searcher = searcher_of(algorithm, searched)
+        for first, count in ((0, 3), (3, 17)):
+            play(searcher, count, first)
+            done = first + count
+            assert searcher.propose(done) == searcher.propose(done)
+            assert searcher.propose(done) != searcher.propose(done + 1)
+
+    def test_what_is_refused_is_replaced_by_another_draw(self, algorithm: str, searched: Space) -> None:
+        searcher = searcher_of(algorithm, searched)
+        play(searcher, 20)
+        seen = []
+        for _ in range(3):
+            proposal = searcher.propose(20)
+            assert proposal is not None
+            seen.append(json.dumps(proposal.assignment))
+            searcher.refused(proposal.assignment)
+        assert len(set(seen)) == 3
+
+    def test_starting_points_come_first_and_are_completed(self, algorithm: str, searched: Space) -> None:
+        start: list[Assignment] = [{"model.cell": "gru", "model.hidden_size": 128}, {"regularizers.input_dropout": 0.15}]
+        searcher = build_searcher(Search(algorithm=algorithm), searched, start)  # type: ignore[arg-type]
+        whole = play(searcher, 24)
+        for given, proposal in zip(start, whole, strict=False):
+            assert given.items() <= proposal.assignment.items()
+            branch = proposal.assignment.get("one_of")
+            assert proposal.assignment.keys() - {"one_of"} == searched.distributions(branch).keys()
+        without = play(searcher_of(algorithm, searched), 1)
+        assert whole[2].assignment == without[0].assignment, "the design begins after them"
+
+    def test_one_choice_is_no_choice(self, algorithm: str, searched: Space) -> None:
+        one = Space({"x": space.choice("only"), "y": space.grid(3), **searched.shared}, searched.branches)
+        taken = {(p.assignment["x"], p.assignment["y"]) for p in play(searcher_of(algorithm, one), 24)}
+        assert taken == {("only", 3)}
+
+    def test_it_survives_pickling(self, algorithm: str, searched: Space) -> None:
+        searcher = searcher_of(algorithm, searched)
+        play(searcher, 20)
+        assert pickle.loads(pickle.dumps(searcher)).propose(20) == searcher.propose(20)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "sobol", "grid"])
+def test_some_know_neither_results_nor_their_order(algorithm: str) -> None:
+    played, untold = play(searcher_of(algorithm, SMALL), 6), searcher_of(algorithm, SMALL)
     assert [untold.propose(number) for number in reversed(range(6))] == played[::-1]
 
 
+def test_sobol_leaves_no_large_holes() -> None:
+    """16 points: every sixteenth of each axis has one of them."""
+    cube = Space({axis: space.uniform(0, 1) for axis in "xyz"}, {})
+    points = [proposal.assignment for proposal in play(searcher_of("sobol", cube, 7), 16)]
+    for axis in "xyz":
+        assert sorted(int(16 * point[axis]) for point in points) == list(range(16))
+
+
 def test_grid_is_the_whole_grid_in_order_with_the_last_key_fastest() -> None:
-    assignments = [proposal.assignment for proposal in play(GridSearcher(SMALL), 6)]
+    searcher = searcher_of("grid", SMALL)
+    assignments = [proposal.assignment for proposal in play(searcher, 6)]
     expected = [(layers, cell) for layers in (1, 2) for cell in ("lstm", "gru", "rnn")]
     assert [(one["model.layers"], one["model.cell"]) for one in assignments] == expected
-    assert GridSearcher(SMALL).propose(6) is None
+    assert searcher.propose(6) is None
 
 
 def test_a_grid_with_seeds_repeats_all_points_with_each() -> None:
-    searcher = GridSearcher(SMALL, seed=5, seeds=2)
+    searcher = searcher_of("grid", SMALL, 5, seeds=2)
     proposals = [searcher.propose(number) for number in range(13)]
     assert proposals[12] is None
     found = [(proposal.assignment, proposal.seed) for proposal in proposals[:12] if proposal]
@@ -132,14 +198,9 @@ def test_a_grid_with_seeds_repeats_all_points_with_each() -> None:
     assert found == [(point, trial_seed(5, repeat)) for repeat in range(2) for point in points]
 
 
-def test_grid_knows_neither_results_nor_their_order() -> None:
-    played, untold = play(GridSearcher(SMALL), 6), GridSearcher(SMALL)
-    assert [untold.propose(number) for number in reversed(range(6))] == played[::-1]
-
-
 def test_grid_goes_branch_by_branch() -> None:
     branches = {"a": {"x": space.grid(1, 2)}, "b": {"y": space.choice("u", "v")}, "c": {}}
-    searcher = GridSearcher(Space({"z": space.int(0, 1)}, branches))
+    searcher = searcher_of("grid", Space({"z": space.int(0, 1)}, branches))
     assignments = [proposal.assignment for proposal in play(searcher, 10)]
     assert [one["one_of"] for one in assignments] == ["a"] * 4 + ["b"] * 4 + ["c"] * 2
     assert assignments[1] == {"one_of": "a", "z": 0, "x": 2}
@@ -149,61 +210,68 @@ def test_grid_goes_branch_by_branch() -> None:
 
 def test_a_grid_must_be_finite() -> None:
     with pytest.raises(InputError, match="continuous"):
-        build_searcher("grid", LINE, 0, None)
+        searcher_of("grid", LINE)
 
 
-@pytest.mark.parametrize("algorithm", ["hyperopt", "random", "grid"])
+@pytest.mark.parametrize("algorithm", [*DRAWING, "grid"])
 def test_nothing_to_search_is_one_trial(algorithm: str) -> None:
-    searcher = build_searcher(algorithm, Space({}, {}), 0, None)
-    assert searcher.propose(0) == Proposal({}, {})
+    searcher = searcher_of(algorithm, Space({}, {}))
+    assert searcher.propose(0) == Proposal({})
     assert searcher.propose(1) is None
 
 
-@pytest.mark.parametrize("searched", [FLAT, BRANCHED], ids=["flat", "branched"])
-@pytest.mark.parametrize("done", [3, 9], ids=["among the random ones", "among the modelled ones"])
-def test_a_replayed_search_goes_on_as_the_uninterrupted_one(searched: Space, done: int) -> None:
-    """From the journal's records, told in any order."""
-    whole = play(HyperOptSearcher(searched, seed=5, trials=20), done + 6)
-    resumed = HyperOptSearcher(searched, seed=5, trials=20)
-    tell(resumed, [recorded(proposal) for proposal in whole], reversed(range(done)))
-    assert play(resumed, 6, first=done) == whole[done:]
+@pytest.mark.parametrize("algorithm", LEARNING)
+class TestSearchersThatLearn:
+    @pytest.mark.parametrize("dimensions", [1, 2])
+    def test_they_find_a_minimum_better_than_random(self, algorithm: str, dimensions: int) -> None:
+        cube = Space({f"x{axis}": space.uniform(-1, 1) for axis in range(dimensions)}, {})
+        learnt = np.mean([lowest_of(searcher_of(algorithm, cube, seed), 40) for seed in range(6)])
+        random = np.mean([lowest_of(searcher_of("random", cube, seed), 40) for seed in range(6)])
+        assert learnt < 0.7 * random
 
+    def test_they_learn_the_branch_and_the_choice(self, algorithm: str) -> None:
+        """One of 3 branches and one of 2 cells is better: later trials take each more often than by chance."""
+        searcher = searcher_of(algorithm, BRANCHED, 1)
+        taken = []
+        for number in range(60):
+            proposal = searcher.propose(number)
+            assert proposal is not None
+            right = proposal.assignment["one_of"] == "adamw", proposal.assignment["model.cell"] == "gru"
+            train(searcher, number, proposal.assignment, 3.0 - sum(right))
+            taken.append(right)
+        assert np.mean(taken[30:], axis=0).min() >= 0.6
 
-def test_a_trial_without_a_score_may_be_missing() -> None:
-    """Failed trials have none, and running ones not yet."""
-    first, second = (HyperOptSearcher(FLAT, seed=0, trials=20) for _ in range(2))
-    played = play(first, 8)
-    tell(second, played, (number for number in range(8) if number not in (2, 5)))
-    proposal = second.propose(8)
-    assert type_and_value(proposal.assignment).keys() == SHARED.keys()
-    assert proposal != first.propose(8), "results are used"
+    def test_they_learn_from_running_trials_and_know_that_budgets_differ(self, algorithm: str) -> None:
+        """Low x is better at every budget; those of low x had little of it, so that their last scores are worse."""
+        searcher = searcher_of(algorithm, LINE)
+        for number, x in enumerate(np.linspace(-1, 1, 20)):
+            searcher.began(number, {"x": float(x)})
+            for spent in range(1, 3 if x < 0 else 9):
+                searcher.reported(number, float(spent), 5.0 + x - spent / 2)
+        proposed = [searcher.propose(number) for number in range(20, 40)]
+        assert np.mean([proposal.assignment["x"] < 0 for proposal in proposed if proposal]) > 0.7
 
+    def test_they_avoid_where_trials_diverge(self, algorithm: str) -> None:
+        searcher = searcher_of(algorithm, LINE)
+        for number in range(30):
+            x = 2 * (number + 0.5) / 30 - 1
+            train(searcher, number, {"x": x}, math.nan if x > 0 else 1.0 + 0.01 * (number % 7))
+        proposed = [searcher.propose(number) for number in range(30, 60)]
+        assert np.mean([proposal.assignment["x"] > 0 for proposal in proposed if proposal]) < 0.25
 
-def test_a_point_has_numbers_in_the_unit_interval_and_indices_of_choices() -> None:
-    """Many choices: n / 49 * 49 is not always n."""
-    searched = Space({"x": space.uniform(-1, 1), "y": space.choice([f"y{n}" for n in range(49)])}, BRANCHES)
-    taken = set()
-    for proposal in play(HyperOptSearcher(searched, seed=0, trials=1000), 40):
-        point, assignment = proposal.point, proposal.assignment
-        assert 0 <= point["x"] <= 1
-        assert assignment["x"] == pytest.approx(2 * point["x"] - 1)
-        assert assignment["y"] == f"y{point['y']}"
-        assert assignment["one_of"] == list(BRANCHES)[int(point["one_of"])]
-        taken.add(point["y"])
-    assert len(taken) > 15
-
-
-def test_asking_twice_changes_nothing() -> None:
-    searcher = HyperOptSearcher(BRANCHED, seed=0, trials=20)
-    play(searcher, 7)
-    assert searcher.propose(7) == searcher.propose(7)
-    assert searcher.propose(7) != searcher.propose(8)
-
-
-@pytest.mark.parametrize(("trials", "startup"), [(None, 20), (1, 5), (20, 5), (21, 6), (80, 20), (1000, 20)])
-def test_how_many_trials_are_random_first(trials: int | None, startup: int) -> None:
-    searcher = HyperOptSearcher(LINE, seed=0, trials=trials)
-    assert searcher.startup == startup
+    def test_proposals_do_not_pile_up_while_trials_begin(self, algorithm: str) -> None:
+        """One after another without any result in between, they go apart."""
+        searcher = searcher_of(algorithm, LINE)
+        for number in range(20):
+            x = 2 * (number + 0.5) / 20 - 1
+            train(searcher, number, {"x": x}, abs(x - 0.3))
+        places = []
+        for number in range(20, 36):
+            proposal = searcher.propose(number)
+            assert proposal is not None
+            searcher.began(number, proposal.assignment)
+            places.append(proposal.assignment["x"])
+        assert np.std(places) > 0.1
 
 
 def lowest_of(searcher: Searcher, trials: int) -> float:
@@ -212,30 +280,9 @@ def lowest_of(searcher: Searcher, trials: int) -> float:
         proposal = searcher.propose(number)
         assert proposal is not None
         value = sum((x - 0.3) ** 2 for x in proposal.assignment.values())
-        searcher.observe(proposal, number, value)
+        train(searcher, number, proposal.assignment, value)
         lowest = min(lowest, value)
     return lowest
-
-
-@pytest.mark.parametrize("dimensions", [1, 2])
-def test_tpe_finds_a_minimum_better_than_random(dimensions: int) -> None:
-    cube = Space({f"x{axis}": space.uniform(-1, 1) for axis in range(dimensions)}, {})
-    seeds = range(6)
-    tpe = np.mean([lowest_of(HyperOptSearcher(cube, seed, 40), 40) for seed in seeds])
-    random = np.mean([lowest_of(RandomSearcher(cube, seed), 40) for seed in seeds])
-    assert tpe < 0.7 * random
-
-
-def test_tpe_learns_the_branch_and_the_choice() -> None:
-    """One of 3 branches and one of 2 cells is better: later trials take each more often than by chance."""
-    searcher = HyperOptSearcher(BRANCHED, seed=1, trials=40)
-    taken = []
-    for number in range(40):
-        proposal = searcher.propose(number)
-        right = proposal.assignment["one_of"] == "adamw", proposal.assignment["model.cell"] == "gru"
-        searcher.observe(proposal, number, 3.0 - sum(right))
-        taken.append(right)
-    assert np.mean(taken[20:], axis=0).min() >= 0.6
 
 
 def test_seeds_of_trials_follow_from_study_and_number() -> None:

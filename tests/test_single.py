@@ -26,7 +26,7 @@ from tune_rnn.results.directory import RunDirectory, create, locked, write_exper
 from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import Journal, TrialRecord
 from tune_rnn.results.summary import Result
-from tune_rnn.search import Proposal, trial_seed
+from tune_rnn.search import trial_seed
 from tune_rnn.single import Rerun, train
 from tune_rnn.training import Training, TrainingData
 
@@ -174,7 +174,7 @@ def study(corpus: Path, tmp_path: Path) -> RunDirectory:
     assignments = [{"one_of": "lstm", "model.hidden_size": 12}, {"one_of": "gru", "training.learning_rate": 1 / 300}]
     for number, assignment in enumerate(assignments):
         config = searched.trial_config(assignment).to_dict()
-        journal.propose(number, trial_seed(5, number), Proposal(assignment, {}), config)
+        journal.propose(number, trial_seed(5, number), assignment, config)
         journal.report(number, a_report(2.0 - number))
         journal.checkpoint(number, "ray/1/checkpoint")
     return run

@@ -23,7 +23,6 @@ from tune_rnn.results.journal import Journal, Span
 from tune_rnn.results.provenance import git_state, provenance
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result, write_summary
-from tune_rnn.search import Proposal
 
 REPORT = Report(1.0, 1000, 10, 2.0, 2.1, 2.1, 1e-3, 0.5, 100.0, 30.0, improved=True)
 OUTCOMES = {
@@ -58,7 +57,7 @@ def recorder(tmp_path: Path, data: Corpus) -> Recorder:
     journal.open_session(data.sha256, 2, 1000.0)
     for number, (outcome, loss) in OUTCOMES.items():
         assignment = {"model.hidden_size": 16 + number}
-        journal.propose(number, number, Proposal(assignment, {}), searched.trial_config(assignment).to_dict())
+        journal.propose(number, number, assignment, searched.trial_config(assignment).to_dict())
         journal.report(number, replace(REPORT, validation_loss=loss, best_loss=loss))
         journal.checkpoint(number, f"ray/1/{number}")
         if outcome:

@@ -5,11 +5,11 @@ No torch here: the study, the journal and the pictures read reports without it.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from tune_rnn import schedulers
 from tune_rnn.experiment import Experiment
 
 CHECKPOINT = "checkpoint.pt"
@@ -66,11 +66,8 @@ class Report:
 
 
 def rungs(experiment: Experiment) -> list[float]:
-    """Budgets below a trial's whole one at which trials are compared: first rung times powers of the factor."""
+    """Budgets below a trial's whole one at which trials are compared, where the scheduler has such."""
     scheduler, amount = experiment.scheduler, experiment.budget.amount
-    first = scheduler.first_rung
-    if scheduler.algorithm == "none" or first is None:
+    if scheduler.algorithm not in schedulers.HAVE_RUNGS or scheduler.first_rung is None:
         return []
-    # Ray's ASHA computes them by the same expression, so that a report is exactly at its rung.
-    powers = (first * scheduler.reduction_factor**power for power in itertools.count())
-    return list(itertools.takewhile(lambda rung: rung < amount, powers))
+    return schedulers.rungs(scheduler.first_rung, scheduler.reduction_factor, amount)

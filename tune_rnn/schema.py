@@ -183,7 +183,7 @@ class Budget(_Section):
 class Search(_Section):
     """How configurations are proposed."""
 
-    algorithm: Literal["hyperopt", "random", "grid"] = "hyperopt"
+    algorithm: Literal["hyperopt", "random", "sobol", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
 
@@ -191,7 +191,7 @@ class Search(_Section):
 class Scheduler(_Section):
     """How trials that do worse are stopped early."""
 
-    algorithm: Literal["asha", "none"] = "asha"
+    algorithm: Literal["asha", "hyperband", "median", "none"] = "asha"
     first_rung: Positive | None = None  # in the budget's unit; default training.report_every
     reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
 

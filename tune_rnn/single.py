@@ -24,7 +24,7 @@ from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
-from tune_rnn.search import Proposal, trial_seed
+from tune_rnn.search import trial_seed
 from tune_rnn.signals import sigterm_as_ctrl_c
 from tune_rnn.training import Training, TrainingData
 
@@ -57,7 +57,7 @@ class Rerun:
         experiment = Experiment.load(run.experiment).replace(
             "name", directory.name_after(run, directory.trial_name(trial.number))
         )
-        assignment = dict(trial.proposal.assignment)
+        assignment = dict(trial.assignment)
         if "one_of" in assignment:
             experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
         for key, value in assignment.items():
@@ -100,7 +100,7 @@ def train(
         journal.open_session(corpus.sha256, 1, started)
         plan = Plan(1, threads, device, 1, experiment.budget.amount)
         recorder = Recorder(run, journal, experiment, corpus, plan, display or Display())
-        recorder.proposed(0, seed, Proposal({}, {}), config.to_dict())
+        recorder.proposed(0, seed, {}, config.to_dict())
         header = f"{run.path.name}: one model, in this process; results in {run.path}"
         return carry_out(lambda: _train(training, recorder), recorder, corpus, header)
 

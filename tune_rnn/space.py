@@ -11,7 +11,7 @@ from __future__ import annotations
 import builtins
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +76,14 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> Assignment:
         """Draw one assignment; every branch is equally likely."""
-        names = list(self.branches)
-        branch = names[rng.integers(len(names))] if names else None
-        values = {key: one.from_unit(rng.random()) for key, one in self.distributions(branch).items()}
+        return self.complete({}, rng)
+
+    def complete(self, given: Mapping[str, Any], rng: np.random.Generator) -> Assignment:
+        """Draw what an assignment lacks; the branch is one that has all keys given."""
+        names = [name for name in self.branches if given.keys() - {"one_of"} <= self.distributions(name).keys()]
+        branch = given.get("one_of", names[rng.integers(len(names))] if names else None)
+        drawn = {key: one.from_unit(rng.random()) for key, one in self.distributions(branch).items()}
+        values = {key: given.get(key, value) for key, value in drawn.items()}
         return values if branch is None else {"one_of": branch, **values}
 
     def grid_size(self) -> builtins.int:

@@ -73,7 +73,7 @@ def effects(run: RunDirectory) -> list[Effect]:
     """
     branches: dict[str, dict[float | None, _Outcomes]] = defaultdict(lambda: defaultdict(_Outcomes))
     for trial in Journal(run.journal).trials.values():
-        branch, rate = trial.proposal.assignment["one_of"], trial.config["training"]["learning_rate"]
+        branch, rate = trial.assignment["one_of"], trial.config["training"]["learning_rate"]
         outcomes = branches[branch][rate]
         if trial.outcome == "diverged":
             outcomes.diverged += 1

@@ -15,7 +15,7 @@ from typing import Any
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.report import Report
-from tune_rnn.search import Proposal
+from tune_rnn.space import Assignment
 
 OUTCOMES = ("completed", "stopped_early", "diverged", "failed")
 
@@ -26,7 +26,7 @@ class TrialRecord:
 
     number: int
     seed: int
-    proposal: Proposal
+    assignment: Assignment
     config: dict[str, Any]
     reports: list[Report] = field(default_factory=list)
     checkpoint: str = ""
@@ -87,14 +87,13 @@ class Journal:
         """End a session: its time counts up to here, and otherwise up to its last line."""
         self._append({"event": "session_ended"})
 
-    def propose(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> TrialRecord:
+    def propose(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> TrialRecord:
         self._append(
             {
                 "event": "proposed",
                 "trial": number,
                 "seed": seed,
-                "assignment": proposal.assignment,
-                "point": proposal.point,
+                "assignment": assignment,
                 "config": config,
             }
         )
@@ -177,9 +176,8 @@ class Journal:
             self.data_sha256 = event["data_sha256"]
             self._return_to_checkpoints()
         elif kind == "proposed":
-            proposal = Proposal(event["assignment"], event["point"])
             number = event["trial"]
-            self.trials[number] = TrialRecord(number, event["seed"], proposal, event["config"])
+            self.trials[number] = TrialRecord(number, event["seed"], event["assignment"], event["config"])
         elif kind != "session_ended":
             self._apply_to_trial(kind, self.trials[event["trial"]], event)
         self.sessions[-1].until = event["time"]

@@ -20,8 +20,7 @@ from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
-from tune_rnn.search import Proposal
-from tune_rnn.space import choice
+from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 
@@ -59,15 +58,15 @@ class Recorder:
         self._first_trial_began: float | None = None
         self._done_before, self._ended_before = self._work_done(), self._ended()
 
-    def proposed(self, number: int, seed: int, proposal: Proposal, config: dict[str, Any]) -> None:
-        self.journal.propose(number, seed, proposal, config)
+    def proposed(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> None:
+        self.journal.propose(number, seed, assignment, config)
 
     def started(self, number: int) -> None:
         """A trial has a slot: its row appears in TensorBoard now."""
         self._running.add(number)
         self._first_trial_began = self._first_trial_began or time.monotonic()
         trial = self.journal.trials[number]
-        hyperparameters = trial.proposal.assignment or _scalars(self.experiment.trial_config({}).flat())
+        hyperparameters = trial.assignment or _scalars(self.experiment.trial_config({}).flat())
         columns = ("loss/validation_best", "loss/validation", self.kind.metric, DIVERGED)
         board = TrialBoard(self.run.trial(number), hyperparameters, self._domains(), columns)
         self._boards[number] = board

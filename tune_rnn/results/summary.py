@@ -87,7 +87,7 @@ def _unfinished(recorder: Recorder) -> list[str]:
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     """The text that ends the command: what was found, and where it is."""
     experiment = recorder.experiment
-    assignment = best.proposal.assignment
+    assignment = best.assignment
     metrics, defaults = best_metrics(best), TrialConfig().flat()
     run = recorder.run
     return final_report(

@@ -1,17 +1,17 @@
-"""What Ray Tune calls: our searcher behind its `Searcher`, our recorder behind its `Callback`."""
+"""What Ray Tune calls: our searcher and scheduler behind its own, our recorder behind its `Callback`."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from tune_rnn.experiment import Experiment
@@ -19,6 +19,7 @@ from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
 from tune_rnn.results.journal import Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
+from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher, trial_seed
 from tune_rnn.study.trainable import SCORE, score
 
@@ -37,17 +38,10 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     again. Trials that an earlier session left unfinished come first, each from its checkpoint.
     """
 
-    def __init__(
-        self,
-        algorithm: Searcher,
-        recorder: Recorder,
-        experiment: Experiment,
-        slots: int,
-        baseline_loss: float,
-    ) -> None:
+    def __init__(self, searcher: Searcher, recorder: Recorder, experiment: Experiment, slots: int) -> None:
         super().__init__(metric=SCORE, mode="min")
-        self.algorithm, self.recorder, self.experiment = algorithm, recorder, experiment
-        self.slots, self.baseline_loss = slots, baseline_loss
+        self.ours = searcher  # not `searcher`, in which Ray would look for one of its own
+        self.recorder, self.experiment, self.slots = recorder, experiment, slots
         self.unfinished = recorder.journal.unfinished
         self.running: dict[str, int] = {}
 
@@ -69,24 +63,23 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     def _propose(self) -> TrialRecord | None:
         trials, limit = self.recorder.journal.trials, self.experiment.budget.trials
         number = len(trials)
-        proposal = self.algorithm.propose(number) if limit is None or number < limit else None
+        proposal = self.ours.propose(number) if limit is None or number < limit else None
         if proposal is None:
             return None
         config = self.experiment.trial_config(proposal.assignment).to_dict()
         seed = trial_seed(self.experiment.search.seed, number) if proposal.seed is None else proposal.seed
-        self.recorder.proposed(number, seed, proposal, config)
+        self.recorder.proposed(number, seed, proposal.assignment, config)
+        self.ours.began(number, proposal.assignment)
         return trials[number]
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.ours.reported(self.running[trial_id], result["spent"], result[SCORE])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.running.pop(trial_id)
         if result and not error:
-            self.algorithm.observe(self.recorder.journal.trials[number].proposal, number, result[SCORE])
-
-    def replay(self) -> None:
-        """Tell the searcher what earlier sessions found."""
-        for record in self.recorder.journal.trials.values():
-            if record.outcome in ("completed", "stopped_early", "diverged"):
-                self.algorithm.observe(record.proposal, record.number, score(record.reports[-1], self.baseline_loss))
+            self.ours.reported(number, result["spent"], result[SCORE])
+        self.ours.ended(number)
 
     def get_state(self) -> dict[str, Any]:
         """Nothing for Ray to keep: see `replay`."""
@@ -149,53 +142,33 @@ def _reason(traceback: str) -> str:
     return message if module == "tune_rnn.errors" else f"{name}{colon}{message}"
 
 
-class StudyAsha(ASHAScheduler):
-    """Ray's ASHA (arXiv 1810.05934, its stopping variant), which knows trials by our numbers.
+class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
+    """Asks our scheduler, which knows trials by our numbers, whether a trial goes on.
 
     A trial that goes on in a later session gets a new id from Ray, but it must not enter its old rungs again.
     """
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        super().on_trial_add(tune_controller, _numbered(trial))
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.scheduler = scheduler
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        return super().on_trial_result(tune_controller, _numbered(trial), result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        super().on_trial_complete(tune_controller, _numbered(trial), result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        super().on_trial_remove(tune_controller, _numbered(trial))
+        score = result[SCORE]
+        goes_on = math.isfinite(score) and self.scheduler.goes_on(trial.config["number"], result["spent"], score)
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
 
-def _numbered(trial: Any) -> Any:
-    return SimpleNamespace(trial_id=trial.config["number"])
-
-
-def build_scheduler(experiment: Experiment) -> TrialScheduler:
-    """The scheduler that `scheduler.algorithm` names; it compares scores at budgets spent."""
-    scheduler = experiment.scheduler
-    if scheduler.algorithm == "none":
-        return FIFOScheduler()
-    return StudyAsha(
-        time_attr="spent",
-        metric=SCORE,
-        mode="min",
-        grace_period=scheduler.first_rung,  # type: ignore[arg-type]  # in epochs or tokens, not only whole
-        max_t=experiment.budget.amount,  # type: ignore[arg-type]
-        reduction_factor=scheduler.reduction_factor,
-    )
-
-
-def replay_reports(scheduler: TrialScheduler, journal: Journal, baseline_loss: float) -> None:
-    """Show a new scheduler the reports of earlier sessions, so that its rungs are filled."""
-    controller: Any = None  # ASHA does not look at it
+def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
+    """Tell a new searcher and a new scheduler what earlier sessions found."""
     for record in journal.trials.values():
-        trial: Any = SimpleNamespace(config={"number": record.number})
-        scheduler.on_trial_add(controller, trial)
+        searcher.began(record.number, record.assignment)
         for report in record.reports:
-            result = {"spent": report.spent, SCORE: score(report, baseline_loss)}
-            scheduler.on_trial_result(controller, trial, result)
+            reached = score(report)
+            searcher.reported(record.number, report.spent, reached)
+            if math.isfinite(reached):
+                scheduler.goes_on(record.number, report.spent, reached)
+        if record.outcome:
+            searcher.ended(record.number)
 
 
 def name_of(trial: Trial) -> str:

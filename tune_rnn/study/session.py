@@ -69,8 +69,7 @@ class Session:
         """Run the trials; returns the study's status: "failed" only where the disk is full."""
         from tune_rnn.study.tuning import tune_trials
 
-        search, trials = self.experiment.search, self.experiment.budget.trials
-        searcher = build_searcher(search.algorithm, self.experiment.space, search.seed, trials, search.seeds)
+        searcher = build_searcher(self.experiment.search, self.experiment.space)
         budget = TrialBudget.of(self.experiment)
         try:
             tune_trials(self.experiment, self.corpus, budget, self.slots, searcher, self.recorder, self._stop)

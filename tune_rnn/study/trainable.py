@@ -6,6 +6,7 @@ are paid for once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class TrialTrainable(tune.Trainable):
             self.training = self._build()
             self.reports = self.training.run()
         report = next(self.reports)
-        result = report.to_dict() | {SCORE: score(report, self.data.baseline_loss)}
+        result = report.to_dict() | {SCORE: score(report)}
         return result | {"done": bool(report.finished)}
 
     def _build(self) -> Training:
@@ -78,14 +79,11 @@ class TrialTrainable(tune.Trainable):
         self.checkpoint, self.training = checkpoint_dir, None
 
 
-def score(report: Report, baseline_loss: float) -> float:
-    """The lowest validation loss so far, capped; a diverged trial's is worse than any cap.
-
-    Finite, because ASHA's percentiles and HyperOpt's ranks cannot take NaN or infinity; it is never shown.
-    """
+def score(report: Report) -> float:
+    """The lowest validation loss so far; infinity for a trial that has diverged, whatever it reached before."""
     if report.finished == "diverged" or report.best_loss is None:
-        return 3 * baseline_loss
-    return min(report.best_loss, 2 * baseline_loss)
+        return math.inf
+    return report.best_loss
 
 
 def trial_device(wanted: str) -> str:

@@ -12,13 +12,14 @@ from tune_rnn.data import Corpus
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.recorder import Recorder
+from tune_rnn.schedulers import build_scheduler
 from tune_rnn.search import Searcher
 from tune_rnn.study.adapters import (
     StudyCallback,
+    StudyScheduler,
     StudySearcher,
-    build_scheduler,
     name_of,
-    replay_reports,
+    replay,
 )
 from tune_rnn.study.cluster import Slots
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
@@ -39,17 +40,15 @@ def tune_trials(
     Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
     """
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
-    scheduler = build_scheduler(experiment)
-    study_searcher = StudySearcher(searcher, recorder, experiment, slots.count, data.baseline_loss)
-    study_searcher.replay()
-    replay_reports(scheduler, recorder.journal, data.baseline_loss)
+    scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount)
+    replay(searcher, scheduler, recorder.journal)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
     session = recorder.run.session()
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=study_searcher,
-            scheduler=scheduler,
+            search_alg=StudySearcher(searcher, recorder, experiment, slots.count),
+            scheduler=StudyScheduler(scheduler),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,

@@ -1,0 +1,138 @@
+"""Schedulers: which trials go on."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.schedulers import ASHAScheduler
+
+from tune_rnn.schedulers import Asha, Hyperband, Median, Scheduler, build_scheduler, rungs
+from tune_rnn.schema import Scheduler as Settings
+
+NAMES = ["asha", "hyperband", "median", "none"]
+
+
+def scheduler_of(algorithm: str, first: float = 1.0, factor: float = 3.0, amount: float = 9.0) -> Scheduler:
+    settings = Settings(algorithm=algorithm, first_rung=first, reduction_factor=factor)  # type: ignore[arg-type]
+    return build_scheduler(settings, amount)
+
+
+def play(scheduler: Scheduler, curves: np.ndarray[Any, Any], order: list[int]) -> list[tuple[int, int]]:
+    """Trials report one unit each time they come up in `order`; returns the number and the unit of each stop."""
+    spent = dict.fromkeys(range(len(curves)), 0)
+    stopped: list[tuple[int, int]] = []
+    for number in order:
+        if spent[number] == curves.shape[1] or number in [one for one, _ in stopped]:
+            continue
+        spent[number] += 1
+        lowest = float(curves[number, : spent[number]].min())
+        if not scheduler.goes_on(number, float(spent[number]), lowest):
+            stopped.append((number, spent[number]))
+    return stopped
+
+
+class Rays:
+    """Ray's own ASHA, asked as ours is."""
+
+    def __init__(self, factor: float, amount: int) -> None:
+        self.scheduler = ASHAScheduler(
+            time_attr="spent", metric="score", mode="min", grace_period=1, max_t=amount, reduction_factor=factor
+        )
+        self.added: set[int] = set()
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        trial: Any = SimpleNamespace(trial_id=number)
+        controller: Any = None
+        if number not in self.added:
+            self.added.add(number)
+            self.scheduler.on_trial_add(controller, trial)
+        if spent >= 27:  # our trials end by themselves
+            return True
+        return self.scheduler.on_trial_result(controller, trial, {"spent": spent, "score": score}) == "CONTINUE"
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2.0, 3.0, 4.0]))
+def test_asha_stops_whom_rays_asha_stops(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    curves = rng.random((20, 27)).cumsum(axis=1)[:, ::-1]
+    order = rng.permutation(np.repeat(np.arange(20), 27)).tolist()
+    ours = play(scheduler_of("asha", factor=factor, amount=27.0), curves, order)
+    assert ours == play(Rays(factor, 27), curves, order)
+    assert ours, "somebody is stopped"
+
+
+def test_rungs_are_powers_below_the_whole_budget() -> None:
+    assert rungs(1.0, 3.0, 27.0) == [1, 3, 9]
+    assert rungs(1.0, 3.0, 28.0) == [1, 3, 9, 27]
+    assert rungs(0.5, 2.0, 0.5) == []
+    assert rungs(1000.0, 4.0, 20_000.0) == [1000, 4000, 16_000]
+
+
+def test_a_worse_trial_is_stopped_at_its_rung_and_not_between() -> None:
+    scheduler = scheduler_of("asha")
+    for number, loss in enumerate([1.0, 1.1, 1.2]):
+        scheduler.goes_on(number, 1.0, loss)
+    assert not scheduler.goes_on(3, 1.0, 3.0)
+    assert scheduler.goes_on(4, 1.0, 0.9)
+    assert scheduler.goes_on(4, 2.0, 3.9)
+
+
+def test_no_trial_enters_a_rung_twice() -> None:
+    scheduler = Asha([1.0], 3.0)
+    assert [scheduler.goes_on(0, spent, 1.0) for spent in (1.0, 1.0, 2.0)] == [True, True, True]
+    assert scheduler.rungs[0][1].scores == [1.0]
+
+
+def test_hyperband_gives_every_bracket_its_share_and_the_last_one_no_rung() -> None:
+    scheduler = Hyperband([1.0, 3.0, 9.0], 3.0)
+    taken = [scheduler.brackets.index(scheduler.bracket(number)) for number in range(300)]
+    counts = np.bincount(taken, minlength=4)
+    assert counts / 300 == pytest.approx(scheduler.shares, abs=0.01)
+    assert list(counts) == sorted(counts, reverse=True)
+    whole = [number for number, bracket in enumerate(taken) if bracket == 3]
+    assert all(scheduler.goes_on(number, spent, 1e9) for number in whole for spent in (1.0, 3.0, 9.0))
+
+
+def test_the_median_rule_compares_with_means_up_to_the_same_budget() -> None:
+    scheduler = Median(first=2.0, least=3)
+    for number, losses in enumerate([(4.0, 2.0), (5.0, 3.0), (6.0, 4.0)]):
+        for spent, loss in enumerate(losses, start=1):
+            assert scheduler.goes_on(number, float(spent), loss)
+    assert scheduler.goes_on(3, 1.0, 9.0), "before the first rung"
+    assert not scheduler.goes_on(3, 2.0, 4.1), "the median of the means 3, 4 and 5 is 4"
+    assert scheduler.goes_on(4, 1.0, 9.0)
+    assert scheduler.goes_on(4, 2.0, 3.9)
+
+
+@pytest.mark.parametrize("algorithm", NAMES)
+class TestEveryScheduler:
+    def test_it_survives_pickling_and_being_told_again(self, algorithm: str) -> None:
+        rng = np.random.default_rng(1)
+        curves, order = rng.random((12, 9)), np.repeat(np.arange(12), 9).tolist()
+        scheduler = scheduler_of(algorithm)
+        play(scheduler, curves, order)
+        again: Scheduler = pickle.loads(pickle.dumps(scheduler))
+        asked = [(20, spent, score) for spent in (1.0, 3.0) for score in (0.1, 0.9)]
+        assert [again.goes_on(*one) for one in asked] == [scheduler.goes_on(*one) for one in asked]
+
+    def test_the_best_of_all_is_never_stopped(self, algorithm: str) -> None:
+        rng = np.random.default_rng(2)
+        curves = 1 + rng.random((30, 9))
+        curves[17] = 0.5
+        stopped = play(scheduler_of(algorithm), curves, rng.permutation(np.repeat(np.arange(30), 9)).tolist())
+        assert 17 not in [number for number, _ in stopped]
+        assert bool(stopped) == (algorithm != "none")
+
+    def test_huge_losses_are_only_bad_ones(self, algorithm: str) -> None:
+        scheduler = scheduler_of(algorithm)
+        for number in range(10):
+            scheduler.goes_on(number, 1.0, 1e300 if number % 2 else 1.0)
+        assert scheduler.goes_on(10, 1.0, 0.5)
+        assert not math.isnan(float(scheduler.goes_on(11, 1.0, 1e300)))

@@ -1,0 +1,205 @@
+"""Simulated studies: time, events, and the objects of a study behind them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tune_rnn import space
+from tune_rnn.errors import InputError
+from tune_rnn.simulation import History, Synthetic, TaskSet, simulate
+from tune_rnn.space import Space
+
+SEARCHERS = ["random", "sobol", "hyperopt"]
+SCHEDULERS = ["asha", "hyperband", "median", "none"]
+
+
+class Lines:
+    """Straight lines from 2 to x, over 9 units; x above 0.9 diverges after 2."""
+
+    def __init__(self, maximum: int = 9) -> None:
+        self.space = {"x": space.uniform(0, 1)}
+        self.max_resource = maximum
+        self.asked: list[float] = []
+
+    def curve(self, config: Mapping[str, Any]) -> list[float]:
+        x = config["x"]
+        self.asked.append(x)
+        losses = np.linspace(2, x, self.max_resource).tolist()
+        return [*losses[:2], math.nan] if x > 0.9 else losses
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_pair_plays_and_plays_the_same_again(searcher: str, scheduler: str) -> None:
+    box = Lines()
+    history = simulate(searcher, scheduler, box, workers=4, budget=12, seed=3)
+    again = simulate(searcher, scheduler, Lines(), workers=4, budget=12, seed=3)
+    assert history.to_json() == again.to_json()
+    assert history.to_json() != simulate(searcher, scheduler, Lines(), workers=4, budget=12, seed=4).to_json()
+    assert [trial["x"] for trial in history.trials] == box.asked, "every configuration is asked for once"
+    _check_events(history, budget=12)
+
+
+def _check_events(history: History, budget: float) -> None:
+    """Each worker does a unit of a trial in a unit of time, and none is idle."""
+    times = [event.time for event in history.events]
+    assert times == sorted(times)
+    assert times[-1] == int(budget * history.max_resource / history.workers)
+    assert len(times) == history.workers * times[-1]
+    for number in range(len(history.trials)):
+        events = [event for event in history.events if event.trial == number]
+        assert [event.resource for event in events] == list(range(1, len(events) + 1))
+        assert np.diff([event.time for event in events]) == pytest.approx(1)
+        assert all(math.isfinite(event.loss) for event in events[:-1]), "nothing follows a divergence"
+
+
+def test_incumbents() -> None:
+    history = simulate("random", "asha", Lines(), workers=2, budget=12, seed=1)
+    losses = [event.loss if math.isfinite(event.loss) else math.inf for event in history.events]
+    assert history.incumbent == list(np.minimum.accumulate(losses))
+    whole = [event for event in history.events if event.resource == 9]
+    assert history.count_finished() == len(whole) > 0
+    assert history.finished_incumbent[-1] == min(event.loss for event in whole)
+    assert history.finished_incumbent[0] == math.inf
+    first = [event.loss for event in whole if event.time == whole[0].time]
+    assert history.finished_loss_at(whole[0].time) == min(first)
+    assert history.finished_loss_at(whole[0].time - 0.5) == math.inf
+    assert history.best is not None
+    assert history.best.loss == history.incumbent[-1]
+    assert len(json.loads(history.to_json())["events"]) == len(history.events)
+
+
+def test_early_stopping_tries_more_and_learning_finds_better() -> None:
+    found = {
+        (searcher, scheduler): [simulate(searcher, scheduler, Synthetic("noisy", 1), 4, 20, seed) for seed in range(4)]
+        for searcher, scheduler in (("random", "none"), ("random", "asha"), ("hyperopt", "asha"))
+    }
+    trials = {pair: np.mean([len(history.trials) for history in played]) for pair, played in found.items()}
+    losses = {pair: np.mean([played.finished_incumbent[-1] for played in many]) for pair, many in found.items()}
+    assert trials["random", "asha"] > 2 * trials["random", "none"]
+    assert losses["hyperopt", "asha"] < losses["random", "asha"] < losses["random", "none"]
+
+
+def test_settings_are_those_of_the_experiment_file() -> None:
+    early = simulate("random", {"algorithm": "asha"}, Lines(27), 2, 12)
+    late = simulate("random", {"algorithm": "asha", "first_rung": 9}, Lines(27), 2, 12)
+    assert len(early.trials) > len(late.trials)
+    stopped = {max(e.resource for e in late.events if e.trial == trial.trial) for trial in late.events[:-60]}
+    assert stopped <= {3, 9, 27}, "3 units: those that diverge"
+
+
+def test_a_space_with_branches() -> None:
+    class Branched(Lines):
+        def __init__(self) -> None:
+            super().__init__()
+            branches = {"a": {"x": space.uniform(0, 0.5)}, "b": {"x": space.uniform(0.5, 1)}}
+            self.space = Space({}, branches)  # type: ignore[assignment]
+
+    history = simulate("hyperopt", "asha", Branched(), 2, 10)
+    assert {trial["one_of"] for trial in history.trials} == {"a", "b"}
+
+
+def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
+    assert len(simulate("random", "asha", Lines(), 2, 100, trials=7).trials) == 7
+    box = Lines()
+    box.space = {"x": space.choice(0.1, 0.2, 0.3)}
+    history = simulate("grid", "none", box, 2, 100)
+    assert [trial["x"] for trial in history.trials] == [0.1, 0.2, 0.3]
+    assert history.count_finished() == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"search": "bayes"}, "search.algorithm"),
+        ({"search": {"algorithm": "random", "seedling": 1}}, "search.seedling"),
+        ({"scheduler": "asha2"}, "scheduler.algorithm"),
+        ({"workers": 0}, "workers: 0: must be at least 1"),
+        ({"budget": -1}, "budget: -1: must be above 0"),
+    ],
+)
+def test_wrong_input_is_refused(change: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"search": "random", "scheduler": "asha", "blackbox": Lines(), "workers": 2, "budget": 4}
+    with pytest.raises(InputError, match=message):
+        simulate(**given | change)
+
+
+def test_a_curve_that_ends_too_soon_is_refused() -> None:
+    class Short(Lines):
+        def curve(self, config: Mapping[str, Any]) -> list[float]:
+            return [1.0, 0.9]
+
+    with pytest.raises(InputError, match=r"curve.*ended after 2 of 9 losses"):
+        simulate("random", "none", Short(), 1, 2)
+
+
+@pytest.mark.parametrize("family", ["crossing", "noisy"])
+def test_synthetic_curves(family: str) -> None:
+    box, rng = Synthetic(family, seed=2), np.random.default_rng(0)
+    configs = [Space(box.space, {}).sample(rng) for _ in range(400)]
+    curves = np.array([box.curve(config) for config in configs])
+    assert [box.curve(config) for config in configs[:5]] == [pytest.approx(row, nan_ok=True) for row in curves[:5]]
+    sound = curves[np.isfinite(curves).all(axis=1)]
+    assert (sound[:, -1] > 1.1).all()
+    assert (len(sound) < 400) == (family == "noisy"), "only the noisy ones diverge"
+    falls = (np.diff(sound, axis=1) < 0).all(axis=1)
+    assert falls.all() == (family == "crossing")
+    best = sound[sound[:, -1].argsort()[:40]]
+    agreement = np.corrcoef(best[:, 0].argsort().argsort(), best[:, -1].argsort().argsort())[0, 1]
+    assert (agreement < 0.5) == (family == "crossing"), "among the best, early losses mislead where curves cross"
+    assert box.curve(configs[0]) != Synthetic(family, seed=3).curve(configs[0])
+
+
+def test_there_are_two_families() -> None:
+    with pytest.raises(InputError, match="There are crossing and noisy"):
+        Synthetic("smooth")
+
+
+@pytest.fixture
+def tables() -> Path:
+    data = os.environ.get("TUNE_RNN_DATA")
+    folder = Path(data or "") / "taskset"
+    if not data or not folder.is_dir():
+        pytest.skip("needs $TUNE_RNN_DATA/taskset")
+    return folder
+
+
+def test_a_smooth_model_of_a_taskset_table(tables: Path) -> None:
+    """It knows the table, and falls between its rows as the hyperparameters say."""
+    path = tables / "FixedTextRNNClassification_imdb_patch32_IRNN64_relu_last_bs128.json"
+    box = TaskSet(path)
+    assert box.best == pytest.approx(0.497, abs=1e-3)
+    assert box.max_resource == 50
+    rows = json.loads(path.read_text())
+    predicted, recorded = [], []
+    for row in rows:
+        hp = {**row["hp"], "one_minus_beta1": 1 - row["hp"]["beta1"], "one_minus_beta2": 1 - row["hp"]["beta2"]}
+        ends = {key: one.corners() for key, one in box.space.items()}
+        curve = box.curve({key: min(max(hp[key], low), high) for key, (low, high) in ends.items()})
+        assert len(curve) == 50
+        predicted.append(curve)
+        recorded.append(row["valid"]["loss"][1:])
+    diverged = ~np.isfinite(np.array(recorded, dtype=float)).all(axis=1), ~np.isfinite(predicted).all(axis=1)
+    assert np.mean(diverged[0] == diverged[1]) > 0.95
+    both = ~diverged[0] & ~diverged[1]
+    ranks = [np.array(one, dtype=float)[both, -1].argsort().argsort() for one in (recorded, predicted)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8
+    rng = np.random.default_rng(0)
+    config = Space(box.space, {}).sample(rng)
+    near = {**config, "l1": config["l1"] * 1.01}
+    assert box.curve(near)[0] == pytest.approx(box.curve(config)[0], rel=0.02), "smooth"
+
+
+def test_what_is_no_table(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text('{"hp": 1}')
+    with pytest.raises(InputError, match="must be a TaskSet table"):
+        TaskSet(file)

@@ -1,0 +1,143 @@
+"""Schedulers by name: which trials go on, given the scores of all at the same budget.
+
+A scheduler knows trials by their numbers and nothing of Ray: the study, a resumed study and a simulation drive the
+same objects. Scores are lowest losses so far; budgets are epochs or tokens, never seconds, so that trials of
+different batch sizes compare fairly. A trial that diverged has ended and is never asked about.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from tune_rnn.schema import Scheduler as Settings
+
+HAVE_RUNGS = ("asha", "hyperband")
+"""Schedulers that compare trials at certain budgets alone."""
+
+
+class Scheduler(Protocol):
+    """Decides after every report of a trial whether it goes on."""
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        """Whether trial `number` goes on after it has reached `score` with a budget of `spent`."""
+        ...
+
+
+class RunAll:
+    """Every trial runs to its end."""
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        return True
+
+
+def build_scheduler(settings: Settings, amount: float) -> Scheduler:
+    """The scheduler that the section `scheduler` of an experiment names, for trials with a budget of `amount`."""
+    first = settings.first_rung or 1.0
+    budgets = rungs(first, settings.reduction_factor, amount)
+    match settings.algorithm:
+        case "asha":
+            return Asha(budgets, settings.reduction_factor)
+        case "hyperband":
+            return Hyperband(budgets, settings.reduction_factor)
+        case "median":
+            return Median(first)
+        case "none":
+            return RunAll()
+
+
+def rungs(first: float, factor: float, amount: float) -> list[float]:
+    """The budgets below `amount` at which trials are compared: first, first × factor, first × factor² …"""
+    count = math.ceil(round(math.log(amount / first, factor), 9))
+    return [first * factor**exponent for exponent in range(count)]
+
+
+class Rung:
+    """The scores that trials had at one budget, each trial's once."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+        self.scores: list[float] = []  # ascending
+
+    def passes(self, number: int, score: float, factor: float) -> bool:
+        """Enter a trial; whether it is among the best 1/factor of those that came before it, or the first."""
+        passes = not self.scores or score <= _quantile(self.scores, 1 / factor)
+        self.seen.add(number)
+        bisect.insort(self.scores, score)
+        return passes
+
+
+class Asha:
+    """Asynchronous successive halving in its stopping form (Li et al. 2020, arXiv 1810.05934, as Ray Tune has it).
+
+    At each rung a trial goes on if its score is among the best 1/factor of the scores that other trials had there.
+    """
+
+    def __init__(self, budgets: Sequence[float], factor: float) -> None:
+        self.factor = factor
+        self.rungs = [(budget, Rung()) for budget in reversed(budgets)]
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        for budget, rung in self.rungs:
+            if spent >= budget and number not in rung.seen:
+                return rung.passes(number, score, self.factor)
+        return True
+
+
+class Hyperband:
+    """Asynchronous Hyperband (Li et al. 2018, 2020): brackets of ASHA whose first rungs differ, against late bloomers.
+
+    Bracket s lacks the s lowest rungs. Trials are dealt out by number, so that all brackets get about the same
+    budget, as in Hyperband.
+    """
+
+    def __init__(self, budgets: Sequence[float], factor: float) -> None:
+        self.brackets = [Asha(budgets[skipped:], factor) for skipped in range(len(budgets) + 1)]
+        # A trial of the bracket without rungs costs 1; those of one with n rungs about (n + 1) / factor^n.
+        costs = [(count + 1) / factor**count for count in range(len(budgets), -1, -1)]
+        self.shares = [1 / cost / sum(1 / one for one in costs) for cost in costs]
+
+    def bracket(self, number: int) -> Asha:
+        """The bracket of a trial: the golden-ratio sequence spreads each bracket's share evenly over the numbers."""
+        place = (number + 1) * (math.sqrt(5) - 1) / 2 % 1
+        for bracket, share in zip(self.brackets, self.shares, strict=True):
+            place -= share
+            if place < 0:
+                return bracket
+        return self.brackets[-1]
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        return self.bracket(number).goes_on(number, spent, score)
+
+
+class Median:
+    """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
+
+    After `first`, a trial goes on unless its score is above the median of the others' mean scores up to the same
+    budget; a trial stops nobody before `least` others have come that far.
+    """
+
+    def __init__(self, first: float, least: int = 5) -> None:
+        self.first, self.least = first, least
+        self.means: dict[float, dict[int, float]] = {}
+        self.sums: dict[int, tuple[int, float]] = {}
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        count, total = self.sums.get(number, (0, 0.0))
+        self.sums[number] = count + 1, total + score
+        reached = self.means.setdefault(spent, {})
+        others = [mean for other, mean in reached.items() if other != number]
+        reached[number] = (total + score) / (count + 1)
+        if spent < self.first or len(others) < self.least:
+            return True
+        return score <= _quantile(sorted(others), 0.5)
+
+
+def _quantile(ascending: Sequence[float], fraction: float) -> float:
+    """The quantile, interpolated between neighbours."""
+    place = fraction * (len(ascending) - 1)
+    low = int(place)
+    high = min(low + 1, len(ascending) - 1)
+    return ascending[low] + (place - low) * (ascending[high] - ascending[low])

@@ -1,0 +1,33 @@
+"""Searchers by name: what to try next, given what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tune_rnn.schema import Search
+from tune_rnn.search.designs import Grid, Random, Sobol
+from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.proposals import Proposal, planned_trials, trial_seed
+from tune_rnn.search.searcher import Algorithm, Searcher
+from tune_rnn.search.tpe import HyperOpt
+from tune_rnn.space import Assignment, Space
+
+__all__ = [
+    "Algorithm",
+    "Assignment",
+    "Evidence",
+    "Proposal",
+    "Searcher",
+    "build_searcher",
+    "planned_trials",
+    "trial_seed",
+]
+
+ALGORITHMS: dict[str, Callable[[Space, int], Algorithm]] = {"random": Random, "sobol": Sobol, "hyperopt": HyperOpt}
+
+
+def build_searcher(search: Search, space: Space, start: Sequence[Assignment] = ()) -> Searcher:
+    """The searcher that the section `search` of an experiment names."""
+    if search.algorithm == "grid" or space.is_empty:
+        return Searcher(space, Grid(space, search.seed, search.seeds), search.seed, start)
+    return Searcher(space, ALGORITHMS[search.algorithm](space, search.seed), search.seed, start)

@@ -1,0 +1,60 @@
+"""Comparing trials that had different budgets: what each one's score would be at the deepest budget any had.
+
+A trial stopped after one epoch and one trained to the end cannot be compared by their last scores. But between any
+two budgets there are trials that had both. From these the score at the next budget is predicted by a straight line,
+pulled towards "all improve alike" where few trials tell (ridge regression of slope 1), and so from budget to budget
+up to the deepest one. The order of trials at a budget is kept unless the line falls, which it is not allowed to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_rnn.search.evidence import Observed
+
+Array = NDArray[np.float64]
+
+SPACING = 1.5
+"""Ratio between neighbouring budgets that are looked at: more would predict noise from noise."""
+
+PRIOR = 2.0
+"""Weight of "all improve alike", in trials."""
+
+
+def expected_scores(trials: list[Observed]) -> Array:
+    """For each trial its score as it would be at the deepest budget of all; inf for a bad one, NaN where unknown."""
+    levels = _levels(trials)
+    scores = np.full((len(trials), len(levels)), np.nan)
+    for row, trial in enumerate(trials):
+        if not trial.bad:
+            reached = np.searchsorted(trial.spent, levels, side="right") - 1
+            known = (reached >= 0) & (levels <= (trial.spent[-1] if trial.spent else -1.0))
+            scores[row, known] = np.asarray(trial.scores)[reached[known]] if trial.spent else np.nan
+    expected = scores[:, 0].copy() if len(levels) else np.full(len(trials), np.nan)
+    for level in range(1, len(levels)):
+        expected = _one_level_on(expected, scores[:, level])
+    return np.where([trial.bad for trial in trials], np.inf, expected)
+
+
+def _levels(trials: list[Observed]) -> Array:
+    """The budgets that are looked at: the lowest of all, and each next one at a ratio of at least `SPACING`."""
+    seen = sorted({spent for trial in trials if not trial.bad for spent in trial.spent})
+    chosen: list[float] = []
+    for spent in seen:
+        if not chosen or spent >= SPACING * chosen[-1]:
+            chosen.append(spent)
+    return np.array(chosen)
+
+
+def _one_level_on(before: Array, there: Array) -> Array:
+    """Scores at the next budget: those that are known, and for the others what the line through them says."""
+    both = np.isfinite(before) & np.isfinite(there)
+    if not both.any():
+        return before
+    x, y = before[both], there[both]
+    x_mean, y_mean = x.mean(), y.mean()
+    spread = ((x - x_mean) ** 2).sum()
+    prior = PRIOR * max(float(x.var()), 1e-12)
+    slope = max((((x - x_mean) * (y - y_mean)).sum() + prior) / (spread + prior), 0.0)
+    return np.where(np.isfinite(there), there, y_mean + slope * (before - x_mean))

@@ -1,0 +1,34 @@
+"""What a searcher hands out: the values of a trial, and where its seed comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tune_rnn.experiment import Experiment
+from tune_rnn.space import Assignment
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What is to be tried next."""
+
+    assignment: Assignment
+    seed: int | None = None  # None: that of the trial's number
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """A trial's own seed: from the study's seed and the trial's number, never from the order of events."""
+    return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
+
+
+def planned_trials(experiment: Experiment) -> int | None:
+    """How many trials a study has, where it is not only time that ends it."""
+    space, trials = experiment.space, experiment.budget.trials
+    if space.is_empty:
+        return 1
+    if experiment.search.algorithm != "grid":
+        return trials
+    size = space.grid_size() * experiment.search.seeds
+    return size if trials is None else min(size, trials)

@@ -1,0 +1,140 @@
+"""Plays a searcher and a scheduler against a black box of learning curves: no training, no Ray, no waiting.
+
+The searcher and the scheduler are those that a study uses, built by the same functions and told the same things.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tune_rnn.config.validation import validate
+from tune_rnn.errors import InputError
+from tune_rnn.schedulers import Scheduler, build_scheduler
+from tune_rnn.schema import StudyConfig
+from tune_rnn.search import Searcher, build_searcher
+from tune_rnn.simulation.history import Event, History
+from tune_rnn.space import Distribution, Space
+
+Section = Mapping[str, Any]
+
+
+class BlackBox(Protocol):
+    """Learning curves to search: `space` by dotted key (or a `Space`), whole trials of `max_resource` units."""
+
+    @property
+    def space(self) -> Space | Mapping[str, Distribution]: ...
+
+    @property
+    def max_resource(self) -> int: ...
+
+    def curve(self, config: Mapping[str, Any]) -> Sequence[float]:
+        """Losses after 1, 2, … `max_resource` units; after NaN or inf, which is divergence, it may end."""
+        ...
+
+
+def simulate(
+    search: str | Section,
+    scheduler: str | Section,
+    blackbox: BlackBox,
+    workers: int,
+    budget: float,
+    seed: int = 0,
+    trials: int | None = None,
+) -> History:
+    """Play a study of `budget` whole trainings, all workers together, and return what happened.
+
+    `search` and `scheduler` are names, or the sections of an experiment file: {"algorithm": "asha",
+    "reduction_factor": 4}; rungs count in units of the black box's resource, of which a worker does one in a unit of
+    time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
+    """
+    space = blackbox.space if isinstance(blackbox.space, Space) else Space(dict(blackbox.space), {})
+    study = _settings(search, scheduler, seed, blackbox.max_resource)
+    if workers < 1:
+        raise InputError("workers", "must be at least 1", "Write workers=8, for example.", workers)
+    if budget <= 0:
+        raise InputError("budget", "must be above 0, in whole trainings", "Write budget=40, for example.", budget)
+    searcher = build_searcher(study.search, space)
+    judge = build_scheduler(study.scheduler, blackbox.max_resource)
+    end = budget * blackbox.max_resource / workers
+    return _Play(searcher, judge, blackbox, workers, trials).until(end)
+
+
+def _settings(search: str | Section, scheduler: str | Section, seed: int, amount: float) -> StudyConfig:
+    """Sections of an experiment file, or just the names of their algorithms."""
+    sections: dict[str, dict[str, Any]] = {
+        name: {"algorithm": given} if isinstance(given, str) else dict(given)
+        for name, given in (("search", search), ("scheduler", scheduler))
+    }
+    sections["search"]["seed"] = seed
+    return validate(StudyConfig, {"name": "simulation", "budget": {"epochs": amount}, **sections})
+
+
+@dataclass
+class _Running:
+    """A trial at work: the losses it will report."""
+
+    number: int
+    losses: Iterator[float]
+    resource: int = 0
+    lowest: float = math.inf
+
+
+class _Play:
+    """A study whose trials take simulated time."""
+
+    def __init__(
+        self, searcher: Searcher, scheduler: Scheduler, blackbox: BlackBox, workers: int, trials: int | None
+    ) -> None:
+        self.searcher, self.scheduler, self.blackbox, self.limit = searcher, scheduler, blackbox, trials
+        self.history = History(workers, blackbox.max_resource)
+        self.queue: list[tuple[float, int, _Running]] = []  # by time, then by the order of entering
+        self.entered = itertools.count()
+
+    def until(self, end: float) -> History:
+        """Play up to a time, or until the searcher has nothing left."""
+        for _ in range(self.history.workers):
+            self._begin(0.0)
+        while self.queue and self.queue[0][0] <= end * (1 + 1e-12):
+            time, _, trial = heapq.heappop(self.queue)
+            if self._report(time, trial):
+                self._enter(time + 1, trial)
+            else:
+                self._begin(time)
+        return self.history
+
+    def _begin(self, time: float) -> None:
+        number = len(self.history.trials)
+        proposal = None if number == self.limit else self.searcher.propose(number)
+        if proposal is None:
+            return
+        self.searcher.began(number, proposal.assignment)
+        self.history.trials.append(proposal.assignment)
+        losses = (float(loss) for loss in self.blackbox.curve(proposal.assignment))
+        self._enter(time + 1, _Running(number, losses))
+
+    def _enter(self, time: float, trial: _Running) -> None:
+        heapq.heappush(self.queue, (time, next(self.entered), trial))
+
+    def _report(self, time: float, trial: _Running) -> bool:
+        """One unit of a trial is done: tell everyone; returns whether it goes on."""
+        loss = next(trial.losses, None)
+        if loss is None:
+            rule = f"ended after {trial.resource} of {self.history.max_resource} losses"
+            raise InputError("curve", rule, "Only NaN or inf, divergence, may be the last one before.")
+        trial.resource += 1
+        trial.lowest = min(trial.lowest, loss)
+        self.history.events.append(Event(time, trial.number, trial.resource, loss))
+        diverged = not math.isfinite(loss)
+        goes_on = False
+        if not diverged:
+            self.searcher.reported(trial.number, trial.resource, trial.lowest)
+            whole = trial.resource == self.blackbox.max_resource
+            goes_on = self.scheduler.goes_on(trial.number, trial.resource, trial.lowest) and not whole
+        if not goes_on:
+            self.searcher.ended(trial.number, diverged)
+        return goes_on
