@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tune_rnn.ablation.planning import ALL_OFF, ALL_ON, AND, CLIPPING_ALONE, WITHOUT, is_ablation
+from tune_rnn.confidence import student_interval
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, write_atomically
 from tune_rnn.results.journal import Journal
 from tune_rnn.search import planned_trials
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -110,19 +109,8 @@ def _effect(branch: str, rate: float | None, outcomes: _Outcomes, reference: Map
     if not seeds:
         return Effect(branch, 0, outcomes.diverged, None, None, None, None, rate)
     changes = [outcomes.losses[seed] - reference[seed] for seed in seeds]
-    mean, half = statistics.fmean(changes), _half_interval(changes)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
-    return Effect(branch, len(seeds), outcomes.diverged, outcomes.mean, mean, low, high, rate)
-
-
-def _half_interval(changes: Sequence[float]) -> float | None:
-    """Half the width of Student's 95 % interval for the mean of paired differences; None for a single pair."""
-    from scipy.stats import t
-
-    if len(changes) < 2:
-        return None
-    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(changes) - 1))
-    return quantile * statistics.stdev(changes) / math.sqrt(len(changes))
+    low, high = student_interval(changes) or (None, None)
+    return Effect(branch, len(seeds), outcomes.diverged, outcomes.mean, statistics.fmean(changes), low, high, rate)
 
 
 def report(run: RunDirectory) -> str:
