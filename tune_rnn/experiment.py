@@ -19,6 +19,7 @@ from tune_rnn.errors import InputError
 from tune_rnn.schema import (
     Budget,
     Files,
+    Final,
     Model,
     Regularizers,
     Resources,
@@ -35,6 +36,7 @@ __all__ = [
     "Budget",
     "Experiment",
     "Files",
+    "Final",
     "Model",
     "Regularizers",
     "Resources",
@@ -51,8 +53,9 @@ Section = Mapping[str, Any]
 class Experiment:
     """One study, checked. Raises InputError for whatever is not right.
 
-    `task`, `budget`, `search`, `scheduler`, `resources` and `storage` are plain, with defaults filled in;
-    `space` is what is searched, and `trial_config` fills it in. Relative paths may lie `beside` the file.
+    `task`, `budget`, `search`, `scheduler`, `final` (None where there is no final stage), `resources` and `storage` are
+    plain, with defaults filled in; `space` is what is searched, and `trial_config` fills it in. Relative paths may lie
+    `beside` the file.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Experiment:
     budget: Budget
     search: Search
     scheduler: Scheduler
+    final: Final | None
     resources: Resources
     storage: str
     report_every: float  # in the budget's unit
@@ -78,6 +82,7 @@ class Experiment:
         one_of: Mapping[str, Section] | None = None,
         search: Section | None = None,
         scheduler: Section | None = None,
+        final: Section | None = None,
         resources: Section | None = None,
         storage: str | Path = "results",
         beside: Path | None = None,
@@ -89,7 +94,13 @@ class Experiment:
             "training": training,
             "one_of": one_of,
         }
-        study = {"budget": budget, "search": search, "scheduler": scheduler, "resources": resources}
+        study = {
+            "budget": budget,
+            "search": search,
+            "scheduler": scheduler,
+            "final": final,
+            "resources": resources,
+        }
         self._set(Settings.read({"name": name, **trial, **study, "storage": storage}), beside)
 
     @classmethod
@@ -118,6 +129,10 @@ class Experiment:
     def replace(self, key: str, value: Any) -> Self:
         """Set one dotted key, for all branches, to a value or a distribution."""
         return self._of(self._written.replace(key, value), (), self.beside)
+
+    def without(self, section: str) -> Self:
+        """Leave a section out, as if it had not been written."""
+        return self._of(self._written.drop(section), (), self.beside)
 
     @property
     def unfixed(self) -> list[str]:
@@ -179,6 +194,7 @@ class Experiment:
         self.report_every = resolved.trial.training.report_every or 0.0  # resolved: never None
         self.budget, self.search = study.budget, study.search
         self.scheduler, self.resources = study.scheduler, study.resources
+        self.final = study.final if study.final is not None and study.final.top_k else None
 
     def _branch(self, assignment: Mapping[str, Any]) -> str | None:
         branch, branches = assignment.get("one_of"), self._resolved.branches

@@ -196,6 +196,20 @@ class Scheduler(_Section):
     reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
 
 
+class Final(_Section):
+    """Training the search's best again, with new seeds. Any of these keys switches it on, top_k: 0 switches it off."""
+
+    top_k: Annotated[int, Field(ge=0)] = 3  # how many configurations
+    seeds: Count = 3  # for each, the same ones for all
+    epochs: Positive | None = None  # of each training; default that of the budget
+    tokens: Tokens | None = None  # the same where the budget is in tokens
+    audit: Annotated[int, Field(ge=0)] = 0  # so many of the trials that were stopped early go on to their end
+
+    def amount(self, budget: Budget) -> float:
+        """One training's budget, in the unit of the search's."""
+        return float(getattr(self, budget.unit) or budget.amount)
+
+
 class PerTrial(_Section):
     """What one trial gets."""
 
@@ -239,6 +253,7 @@ class StudyConfig(_Section):
     budget: Budget
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
+    final: Final | None = None
     resources: Resources = Resources()
     storage: Storage = "results"
 

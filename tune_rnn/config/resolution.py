@@ -12,7 +12,7 @@ from tune_rnn.config.distributions import Distribution, Scalar
 from tune_rnn.config.settings import Flat, Settings, nest
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
-from tune_rnn.schema import Budget, Scheduler, StudyConfig, TrialConfig, flatten
+from tune_rnn.schema import Budget, Final, Scheduler, StudyConfig, TrialConfig, flatten
 from tune_rnn.space import Space
 
 REPORTS_LIMIT = 10_000  # of one trial
@@ -44,6 +44,8 @@ def resolve(written: Settings) -> Resolved:
         check_conflicts(settings.merged(name))
     space = _space(settings)
     _check_end(study, space)
+    if study.final is not None and study.final.top_k:
+        _check_final(study.final, study, space)
     return Resolved(study, trial, settings, space)
 
 
@@ -119,6 +121,32 @@ def _check_end(study: StudyConfig, space: Space) -> None:
     elif not space.is_empty and study.budget.trials is None and study.budget.hours is None:
         rule = "trials or hours must say when the search ends"
         raise InputError("budget", rule, "Add budget.trials: 32, or budget.hours: 2.")
+
+
+def _check_final(final: Final, study: StudyConfig, space: Space) -> None:
+    """Refuse trainings shorter than the search's, and an audit where no trial is stopped early."""
+    budget, scheduler = study.budget, study.scheduler
+    other = "tokens" if budget.unit == "epochs" else "epochs"
+    if (value := getattr(final, other)) is not None:
+        raise InputError(f"final.{other}", f"the budget is in {budget.unit}", f"Write final.{budget.unit}.", value)
+    amount = final.amount(budget)
+    if amount < budget.amount:
+        rule = f"must not be less than budget.{budget.unit}, {budget.amount:,.10g}"
+        raise InputError(f"final.{budget.unit}", rule, "Raise it, or leave it out to train as long as that.", amount)
+    nothing = _nothing_is_stopped(scheduler, budget, space)
+    if final.audit and nothing:
+        remedy = "Remove it, or give the scheduler something to stop."
+        raise InputError("final.audit", f"trains on what was stopped early, and {nothing}", remedy, final.audit)
+
+
+def _nothing_is_stopped(scheduler: Scheduler, budget: Budget, space: Space) -> str:
+    """Why no trial can be stopped early; empty where some can."""
+    if scheduler.algorithm == "none":
+        return "scheduler.algorithm is none"
+    if space.is_empty:
+        return "with nothing to search there is one trial"
+    whole = scheduler.first_rung is not None and scheduler.first_rung >= budget.amount
+    return f"scheduler.first_rung is the whole budget.{budget.unit}" if whole else ""
 
 
 def _filled(values: Flat, written: Flat) -> Flat:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tune_rnn.errors import InputError
-from tune_rnn.schema import SEARCHED, Budget, Resources, StudyConfig, TrialConfig, Use, flatten
+from tune_rnn.schema import SEARCHED, Budget, Final, Resources, StudyConfig, TrialConfig, Use, flatten
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -136,11 +136,13 @@ def _example(key: str, how: str = "") -> str:
 def _examples() -> dict[str, Any]:
     """Return a value for each key: its default, if it has one."""
     budget = Budget(epochs=8, trials=32, hours=2)
-    study = StudyConfig(name="my-study", budget=budget, resources=Resources(use=Use(cpu=8, gpu=2)))
+    resources = Resources(use=Use(cpu=8, gpu=2))
+    study = StudyConfig(name="my-study", budget=budget, final=Final(epochs=8, audit=4), resources=resources)
     examples = {**flatten(TrialConfig().to_dict()), **flatten(study.model_dump(mode="json"))}
     own = {
         "task.vocabulary_size": 10_000,
         "budget.tokens": 2_000_000,
+        "final.tokens": 2_000_000,
         "training.report_every": 1,
         "scheduler.first_rung": 1,
     }
