@@ -7,22 +7,32 @@ ignored, and so are reports that no checkpoint covers: a resumed trial makes the
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
+from tune_rnn.final import ranking
 from tune_rnn.report import Report
 from tune_rnn.space import Assignment
 
 OUTCOMES = ("completed", "stopped_early", "diverged", "failed")
 
+SEARCH, FINAL, AUDIT = "search", "final", "audit"
+"""Stages: trials of the search, and after it trainings of its best with new seeds, and of stopped ones to their end."""
+
 
 @dataclass
 class TrialRecord:
-    """What is known of one trial. `outcome` is "" until it has ended; `checkpoint` is relative to the run."""
+    """What is known of one trial. `outcome` is "" until it has ended; `checkpoint` is relative to the run.
+
+    A trial of a later stage trains what trial `of` tried; an audit's goes on from it, so its first `inherited` reports
+    are that trial's.
+    """
 
     number: int
     seed: int
@@ -33,6 +43,25 @@ class TrialRecord:
     checkpoint_reports: int = 0
     outcome: str = ""
     reason: str = ""
+    stage: str = SEARCH
+    of: int | None = None
+    inherited: int = 0
+
+    @property
+    def own_reports(self) -> list[Report]:
+        """Reports without those of the trial it goes on from."""
+        return self.reports[self.inherited :]
+
+    @property
+    def spent_before(self) -> float:
+        """What the trial it goes on from had spent."""
+        return self.reports[self.inherited - 1].spent if self.inherited else 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens that this trial itself has processed."""
+        before = self.reports[self.inherited - 1].tokens if self.inherited else 0
+        return self.reports[-1].tokens - before if self.reports else 0
 
     @property
     def best(self) -> Report | None:
@@ -43,6 +72,11 @@ class TrialRecord:
     @property
     def best_loss(self) -> float | None:
         return self.best.validation_loss if self.best else None
+
+    @property
+    def end_loss(self) -> float:
+        """The lowest validation loss of a trial that has ended; infinite for one that diverged."""
+        return math.inf if self.outcome == "diverged" or self.best_loss is None else self.best_loss
 
     @property
     def spent(self) -> float:
@@ -88,15 +122,17 @@ class Journal:
         self._append({"event": "session_ended"})
 
     def propose(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> TrialRecord:
-        self._append(
-            {
-                "event": "proposed",
-                "trial": number,
-                "seed": seed,
-                "assignment": assignment,
-                "config": config,
-            }
-        )
+        return self._propose(number, {"seed": seed, "assignment": assignment, "config": config})
+
+    def propose_again(self, of: int, stage: str, seed: int, inherits: int = 0) -> TrialRecord:
+        """A trial of a later stage, of what trial `of` tried; it takes over the first `inherits` reports of that."""
+        old = self.trials[of]
+        again = {"stage": stage, "of": of, "inherits": inherits}
+        values = {"seed": seed, "assignment": old.assignment, "config": old.config}
+        return self._propose(len(self.trials), again | values)
+
+    def _propose(self, number: int, values: dict[str, Any]) -> TrialRecord:
+        self._append({"event": "proposed", "trial": number, **values})
         return self.trials[number]
 
     def report(self, number: int, report: Report) -> None:
@@ -110,10 +146,31 @@ class Journal:
 
     @property
     def best_trial(self) -> TrialRecord | None:
-        """The trial of the lowest validation loss so far, the first of equals; never one that diverged."""
-        sound = [trial for trial in self.trials.values() if trial.outcome != "diverged"]
-        scored = [(trial.best_loss, trial.number) for trial in sound if trial.best_loss is not None]
-        return self.trials[min(scored)[1]] if scored else None
+        """The answer: the trial of the lowest validation loss so far, the first of equals; never one that diverged.
+
+        Once each candidate of the final stage has a loss with the same seed, it is one of the best candidate's.
+        """
+        winner = ranking.winner(self.final_losses)
+        again = [trial for trial in self.in_stage(FINAL) if winner is not None and trial.of == winner]
+        return lowest(again) or lowest(self.in_stage(SEARCH))
+
+    @property
+    def final_losses(self) -> dict[int, dict[int, float]]:
+        """Of each candidate of the final stage the losses of trainings that have ended, by seed; inf: diverged.
+
+        A candidate whose trainings have all failed is left out.
+        """
+        losses: dict[int, dict[int, float]] = {}
+        for trial in self.in_stage(FINAL):
+            assert trial.of is not None
+            if trial.outcome != "failed":
+                of = losses.setdefault(trial.of, {})
+                if trial.outcome:
+                    of[trial.seed] = trial.end_loss
+        return losses
+
+    def in_stage(self, stage: str) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.stage == stage]
 
     @property
     def unfinished(self) -> list[TrialRecord]:
@@ -133,7 +190,7 @@ class Journal:
     @property
     def training_s(self) -> float:
         """Seconds in training steps and validation, over all trials; what a resumed trial did again counts once."""
-        return sum(report.training_s for trial in self.trials.values() for report in trial.reports)
+        return sum(report.training_s for trial in self.trials.values() for report in trial.own_reports)
 
     def check_data(self, sha256: str) -> None:
         """Raise InputError where this is not the sha256 of the data that the trials were trained on."""
@@ -176,11 +233,20 @@ class Journal:
             self.data_sha256 = event["data_sha256"]
             self._return_to_checkpoints()
         elif kind == "proposed":
-            number = event["trial"]
-            self.trials[number] = TrialRecord(number, event["seed"], event["assignment"], event["config"])
+            self.trials[event["trial"]] = self._new_trial(event)
         elif kind != "session_ended":
             self._apply_to_trial(kind, self.trials[event["trial"]], event)
         self.sessions[-1].until = event["time"]
+
+    def _new_trial(self, event: dict[str, Any]) -> TrialRecord:
+        trial = TrialRecord(event["trial"], event["seed"], event["assignment"], event["config"])
+        if "stage" in event:
+            trial.stage, trial.of, trial.inherited = event["stage"], event["of"], event["inherits"]
+        if trial.inherited:
+            goes_on_from = self.trials[event["of"]]
+            trial.reports = goes_on_from.reports[: trial.inherited]
+            trial.checkpoint, trial.checkpoint_reports = goes_on_from.checkpoint, trial.inherited
+        return trial
 
     def _apply_to_trial(self, kind: str, trial: TrialRecord, event: dict[str, Any]) -> None:
         if kind == "report":
@@ -196,6 +262,13 @@ class Journal:
             trial.outcome = trial.reason = ""
             if trial.reports and trial.reports[-1].finished:  # the crash came before its end was written
                 trial.outcome, trial.reason = outcome_of(trial.reports[-1], unit="")
+
+
+def lowest(trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The trial of the lowest validation loss, the first of equals; never one that diverged."""
+    sound = {trial.number: trial for trial in trials if trial.outcome != "diverged"}
+    scored = [(trial.best_loss, number) for number, trial in sound.items() if trial.best_loss is not None]
+    return sound[min(scored)[1]] if scored else None
 
 
 def outcome_of(last: Report, unit: str) -> tuple[str, str]:
