@@ -17,11 +17,12 @@ from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, TrialFailed, is_disk_full
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.planning import final_experiment
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget
 from tune_rnn.results import directory
 from tune_rnn.results.conclusion import carry_out
-from tune_rnn.results.journal import Journal
+from tune_rnn.results.journal import FINAL, Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
 from tune_rnn.search import trial_seed
@@ -54,9 +55,9 @@ class Rerun:
         trial = journal.trials[int(number)] if number else journal.best_trial
         if trial is None:
             raise InputError(where, "the run has no best trial", "Name one: RUN:TRIAL.")
-        experiment = Experiment.load(run.experiment).replace(
-            "name", directory.name_after(run, directory.trial_name(trial.number))
-        )
+        studied = Experiment.load(run.experiment)
+        studied = final_experiment(studied) if trial.stage == FINAL else studied.without("final")
+        experiment = studied.replace("name", directory.name_after(run, directory.trial_name(trial.number)))
         assignment = dict(trial.assignment)
         if "one_of" in assignment:
             experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
@@ -76,10 +77,12 @@ def train(
 ) -> Result:
     """Train the one model that an experiment without distributions describes, into a run directory of its own.
 
+    A final stage is left out: it takes a study, and is what `tune_rnn.run` does with such an experiment.
     `seed`: the trial's; by default that of a study's first trial. Raises InputError where something is left to
     search, StudyInterrupted after Ctrl-C (`tune-rnn resume` goes on), StudyFailed if the trial diverges.
     """
     _check_fixed(experiment)
+    experiment = experiment.without("final")
     started = started or time.time()
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)

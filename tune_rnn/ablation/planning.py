@@ -18,7 +18,7 @@ from tune_rnn.search import planned_trials
 ALL_ON, ALL_OFF, WITHOUT, AND = "all_on", "all_off", "without_", "_and_"
 CLIPPING_ALONE, CLIPPING = "clipping_alone", ("regularizers.clip_norm", "regularizers.clip_value")
 LAYER_NORM, FRATERNAL = "model.layer_norm", "regularizers.fraternal_dropout"
-FIXED = ("search.", "scheduler.", "budget.trials", "one_of")
+FIXED = ("search.", "scheduler.", "final.", "budget.trials", "one_of")
 """Overrides of these would undo what makes differences comparable."""
 
 RETUNE_RANGE = 4.0

@@ -51,6 +51,7 @@ def final_report(
     configuration: Mapping[str, Any],
     searched: Collection[str],
     metrics: Mapping[str, float],
+    final: Sequence[str] = (),
     sample: str,
     warnings: Iterable[str],
     places: Mapping[str, Path | str],
@@ -60,7 +61,8 @@ def final_report(
 
     configuration: the best trial's values by dotted key, those as by default left out; the keys in `searched` were
     varied and come first.
-    metrics: validation metrics of the best trial. places: what lies where. board: directory for TensorBoard.
+    metrics: validation metrics of the best trial. final: what the final stage found, line by line. places: what lies
+    where. board: directory for TensorBoard.
     """
     first = {key: value for key, value in configuration.items() if key in searched}
     fixed = ", ".join(f"{key}={_scalar(v)}" for key, v in configuration.items() if key not in searched)
@@ -69,6 +71,7 @@ def final_report(
         _section(f"Best configuration (trial {progress.best_trial})", _rows(first)),
         _section("Fixed (all else is the default)", textwrap.wrap(fixed, 96)),
         _section("Validation", _rows(metrics)),
+        _section("Final stage", final),
         _section("Sample", _printable(sample).splitlines()),
         _section("Warnings", list(warnings)),
         _section("Where", _rows({**places, "curves": tensorboard_command(board)})),

@@ -12,27 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data import Corpus
-from tune_rnn.display import Display, Progress
+from tune_rnn.display import Display, Progress, plural
 from tune_rnn.errors import is_disk_full
 from tune_rnn.experiment import Experiment
 from tune_rnn.kinds import KINDS
 from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
-from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
+from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, outcome_of
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
+
+STAGE = "stage"
+"""Column of the HParams tab that tells trials of the final stage from those of the search."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget."""
+    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget.
+
+    `trials` are the search's; `extra` ones of `extra_amount` each come after them, in the final stage.
+    """
 
     slots: int
     threads: int
     device: str
     trials: int | None
     amount: float
+    extra: int = 0
+    extra_amount: float = 0.0
 
 
 class Recorder:
@@ -67,6 +75,8 @@ class Recorder:
         self._first_trial_began = self._first_trial_began or time.monotonic()
         trial = self.journal.trials[number]
         hyperparameters = trial.assignment or _scalars(self.experiment.trial_config({}).flat())
+        if self.experiment.final is not None:
+            hyperparameters = {**hyperparameters, STAGE: trial.stage}
         columns = ("loss/validation_best", "loss/validation", self.kind.metric, DIVERGED)
         board = TrialBoard(self.run.trial(number), hyperparameters, self._domains(), columns)
         self._boards[number] = board
@@ -87,6 +97,11 @@ class Recorder:
 
     def checkpointed(self, number: int, path: Path) -> None:
         self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
+
+    def set_aside(self, number: int) -> None:
+        """A trial makes room for the final stage; it has not ended, and a later session goes on with it."""
+        self._running.discard(number)
+        self._boards.pop(number).close("interrupted")
 
     def ended(self, number: int) -> None:
         """A trial is over; its last report says how."""
@@ -151,7 +166,7 @@ class Recorder:
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
-            planned=self.plan.trials,
+            planned=None if self.plan.trials is None else self.plan.trials + self._extra(),
             finished=journal.count("completed"),
             running=len(self._running),
             stopped_early=journal.count("stopped_early"),
@@ -163,8 +178,18 @@ class Recorder:
             elapsed_s=elapsed,
             left_s=left,
             fraction=fraction,
-            message="" if self._ended() or self._running else "starting Ray and the first trials",
+            message=self._message(),
         )
+
+    def _message(self) -> str:
+        again = [trial for trial in self.journal.trials.values() if trial.stage != SEARCH]
+        if again:
+            return f"final stage: {sum(trial.outcome != '' for trial in again)} of {plural(len(again), 'training')}"
+        return "" if self._ended() or self._running else "starting Ray and the first trials"
+
+    def _extra(self) -> int:
+        """Trials of the final stage: those written down where it has begun, else as many as there may be."""
+        return sum(trial.stage != SEARCH for trial in self.journal.trials.values()) or self.plan.extra
 
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""
@@ -172,13 +197,13 @@ class Recorder:
         by_time = 0.0 if left_by_time is None else elapsed / max(elapsed + left_by_time, 1e-9)
         if not self.plan.trials:
             return by_time, left_by_time
-        done = self._work_done()
-        by_trials = min(1.0, done / self.plan.trials)
+        done, planned = self._work_done(), self._work_planned()
+        by_trials = min(1.0, done / planned)
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
         tells = new > 0 and (self._ended() > self._ended_before or self.plan.trials == 1)
         training = time.monotonic() - (self._first_trial_began or self._began)  # without Ray's start
-        left_by_trials = training * (self.plan.trials - done) / new if tells else None
+        left_by_trials = training * (planned - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
         return max(by_time, by_trials), min(lefts, default=None)
 
@@ -186,13 +211,27 @@ class Recorder:
         return sum(trial.outcome != "" for trial in self.journal.trials.values())
 
     def _work_done(self) -> float:
-        """Trials ended, plus the part that unfinished ones have had of what a trial uses on average."""
-        trials = self.journal.trials.values()
+        """Trials ended, plus the part that unfinished ones have had of what a trial uses on average.
+
+        Trials of the final stage, which nobody stops, count as so many of the search's as use the same budget.
+        """
+        trials, again = self.journal.in_stage(SEARCH), self.journal.in_stage(FINAL) + self.journal.in_stage(AUDIT)
         ended = [trial.spent for trial in trials if trial.outcome]
-        usual = sum(ended) / len(ended) if ended else self.plan.amount
         spent = [trial.spent for trial in trials if not trial.outcome]
-        whole = self.plan.amount
-        return len(ended) + sum(part / min(whole, max(usual, 1.25 * part)) for part in spent if part > 0)
+        whole, usual = self.plan.amount, self._usual()
+        unended = sum(part / min(whole, max(usual, 1.25 * part)) for part in spent if part > 0)
+        longer = self.plan.extra_amount or whole
+        parts = (1.0 if trial.outcome else min(1.0, (trial.spent - trial.spent_before) / longer) for trial in again)
+        return len(ended) + unended + sum(parts) * longer / usual
+
+    def _work_planned(self) -> float:
+        longer = self.plan.extra_amount or self.plan.amount
+        return (self.plan.trials or 0) + self._extra() * longer / self._usual()
+
+    def _usual(self) -> float:
+        """What a trial of the search uses of its budget on average."""
+        ended = [trial.spent for trial in self.journal.in_stage(SEARCH) if trial.outcome and trial.spent]
+        return sum(ended) / len(ended) if ended else self.plan.amount
 
     def _domains(self) -> dict[str, Any]:
         """Every searched key of every branch, with its distribution where all branches agree on it."""
@@ -201,7 +240,8 @@ class Recorder:
         for branch in space.branches.values():
             for key, distribution in branch.items():
                 domains[key] = distribution if domains.get(key, distribution) == distribution else None
-        return domains | ({"one_of": choice(list(space.branches))} if space.branches else {})
+        domains |= {"one_of": choice(list(space.branches))} if space.branches else {}
+        return domains | ({STAGE: choice([SEARCH, FINAL, AUDIT])} if self.experiment.final else {})
 
     def _show(self, sample: Sample) -> None:
         """A sample goes into its trial's event files, once, whether or not the trial still runs."""

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from tune_rnn.data import Corpus
-from tune_rnn.display import plural
+from tune_rnn.display import duration, plural
+from tune_rnn.final import telling
+from tune_rnn.final.findings import findings, section
+from tune_rnn.final.planning import planned_trainings
+from tune_rnn.final.timing import final_seconds
 from tune_rnn.results.best import Sample, best_metrics
 from tune_rnn.results.closing import edge_warnings, final_report
 from tune_rnn.results.directory import write_atomically
-from tune_rnn.results.journal import OUTCOMES, Journal, TrialRecord
+from tune_rnn.results.journal import FINAL, OUTCOMES, SEARCH, Journal, TrialRecord
 from tune_rnn.results.provenance import provenance
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schema import TrialConfig, flatten
@@ -55,10 +59,15 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "best": None if best is None else {"trial": best.number, "config": best.config, "metrics": best_metrics(best)},
         "trials": _counts(journal),
         "time": _time(journal),
-        "tokens": sum(trial.reports[-1].tokens for trial in journal.trials.values() if trial.reports),
+        "tokens": sum(trial.tokens for trial in journal.trials.values()),
         "seed": experiment.search.seed,
         "provenance": provenance(corpus, recorder.plan.device),
-    }
+    } | _final(recorder)
+
+
+def _final(recorder: Recorder) -> dict[str, Any]:
+    found = findings(recorder.journal, recorder.experiment)
+    return {} if found is None else {"final": section(found, recorder.journal, recorder.experiment)}
 
 
 def _time(journal: Journal) -> dict[str, float]:
@@ -77,11 +86,27 @@ def _counts(journal: Journal) -> dict[str, int]:
 
 def _unfinished(recorder: Recorder) -> list[str]:
     """What to do about trials that the study's hours did not suffice for."""
-    count, hours = recorder.journal.count(""), recorder.experiment.budget.hours
+    count = sum(trial.outcome == "" for trial in recorder.journal.in_stage(SEARCH))
+    hours = recorder.experiment.budget.hours
     if count == 0 or hours is None:
         return []
     command = f"tune-rnn resume {recorder.run.path} budget.hours={2 * hours:g}"
     return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
+
+
+def _one_seed(recorder: Recorder) -> list[str]:
+    """What the lowest of many losses is worth, and how to learn more, where there was no final stage."""
+    experiment, journal = recorder.experiment, recorder.journal
+    trials = len(journal.in_stage(SEARCH))
+    if experiment.final is not None or journal.in_stage(FINAL) or experiment.search.seeds > 1 or trials < 2:
+        return []
+    with_final = experiment.replace("final.top_k", 3)
+    again, _ = planned_trainings(with_final)
+    seconds = final_seconds(journal, with_final, recorder.plan.slots)
+    hours = "" if experiment.budget.hours is None else f" budget.hours={experiment.budget.hours + seconds / 1800:.2g}"
+    command = f"`tune-rnn resume {recorder.run.path} final.top_k=3{hours}`"
+    size = f"{plural(again, 'training')}, about {duration(seconds)}"
+    return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
 
 
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
@@ -89,7 +114,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     experiment = recorder.experiment
     assignment = best.assignment
     metrics, defaults = best_metrics(best), TrialConfig().flat()
-    run = recorder.run
+    run, found = recorder.run, findings(recorder.journal, experiment)
     return final_report(
         replace(recorder.progress(), elapsed_s=recorder.journal.wall_s),
         configuration={
@@ -99,10 +124,12 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         },
         searched=list(assignment),
         metrics={name: metrics[name] for name in (METRIC, recorder.kind.metric)},
+        final=[] if found is None else telling.lines(found, recorder.journal, experiment, run.path),
         sample=sample.text,
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
             *_unfinished(recorder),
+            *_one_seed(recorder),
         ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,

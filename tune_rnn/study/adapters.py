@@ -15,9 +15,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
-from tune_rnn.results.journal import Journal, TrialRecord
+from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher, trial_seed
@@ -35,20 +36,26 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     """Numbers trials, derives their seeds, and hands out no more than there are slots.
 
     With one slot nothing is proposed before the running trial's result is in, so a seed gives the same study
-    again. Trials that an earlier session left unfinished come first, each from its checkpoint.
+    again. Trials that an earlier session left unfinished come first, each from its checkpoint. When the last trial of
+    the search has ended, or its time is up, the final stage's follow, of which the searcher hears nothing.
     """
 
-    def __init__(self, searcher: Searcher, recorder: Recorder, experiment: Experiment, slots: int) -> None:
+    def __init__(
+        self, searcher: Searcher, recorder: Recorder, experiment: Experiment, slots: int, final: FinalStage
+    ) -> None:
         super().__init__(metric=SCORE, mode="min")
         self.ours = searcher  # not `searcher`, in which Ray would look for one of its own
-        self.recorder, self.experiment, self.slots = recorder, experiment, slots
-        self.unfinished = recorder.journal.unfinished
+        self.recorder, self.experiment, self.slots, self.final = recorder, experiment, slots, final
+        self.unfinished = [trial for trial in recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
         if len(self.running) >= self.slots:
             return None
-        record = self.unfinished.pop(0) if self.unfinished else self._propose()
+        record = None if self.final.is_due() else self._next_of_search()
+        if record is None and self._is_searching():
+            return None
+        record = record or self._next_of_final()
         if record is None:
             return RaySearcher.FINISHED
         self.running[trial_id] = record.number
@@ -56,27 +63,43 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         return {
             "number": record.number,
             "seed": record.seed,
+            "stage": record.stage,
             "trial": record.config,
             "resume_from": str(directory) if directory else None,
         }
 
+    def _is_searching(self) -> bool:
+        return self.final.is_wanted and any(self._is_searched(number) for number in self.running.values())
+
+    def _is_searched(self, number: int) -> bool:
+        return self.recorder.journal.trials[number].stage == SEARCH
+
+    def _next_of_search(self) -> TrialRecord | None:
+        return self.unfinished.pop(0) if self.unfinished else self._propose()
+
+    def _next_of_final(self) -> TrialRecord | None:
+        self.final.begin()
+        return self.final.next(self.running.values())
+
     def _propose(self) -> TrialRecord | None:
         trials, limit = self.recorder.journal.trials, self.experiment.budget.trials
-        number = len(trials)
-        proposal = self.ours.propose(number) if limit is None or number < limit else None
+        number, place = len(trials), len(self.recorder.journal.in_stage(SEARCH))
+        proposal = self.ours.propose(place) if limit is None or place < limit else None
         if proposal is None:
             return None
         config = self.experiment.trial_config(proposal.assignment).to_dict()
-        seed = trial_seed(self.experiment.search.seed, number) if proposal.seed is None else proposal.seed
+        seed = trial_seed(self.experiment.search.seed, place) if proposal.seed is None else proposal.seed
         self.recorder.proposed(number, seed, proposal.assignment, config)
         self.ours.began(number, proposal.assignment)
         return trials[number]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self.ours.reported(self.running[trial_id], result["spent"], result[SCORE])
+        if self._is_searched(number := self.running[trial_id]):
+            self.ours.reported(number, result["spent"], result[SCORE])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self.running.pop(trial_id)
+        if not self._is_searched(number := self.running.pop(trial_id)):
+            return
         if result and not error:
             self.ours.reported(number, result["spent"], result[SCORE])
         self.ours.ended(number)
@@ -92,8 +115,8 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
 class StudyCallback(_LeftOutOfPickles, tune.Callback):
     """Passes on to the recorder what Tune sees, and stops the study when `should_stop` says why."""
 
-    def __init__(self, recorder: Recorder, should_stop: Callable[[], Exception | None]) -> None:
-        self.recorder, self.should_stop = recorder, should_stop
+    def __init__(self, recorder: Recorder, final: FinalStage, should_stop: Callable[[], Exception | None]) -> None:
+        self.recorder, self.final, self.should_stop = recorder, final, should_stop
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.recorder.tick()
@@ -116,7 +139,11 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
             self.recorder.checkpointed(trial.config["number"], Path(trial.checkpoint.path))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.recorder.ended(trial.config["number"])
+        number = trial.config["number"]
+        if number in self.final.set_aside:
+            self.recorder.set_aside(number)
+        else:
+            self.recorder.ended(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
@@ -145,22 +172,32 @@ def _reason(traceback: str) -> str:
 class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
     """Asks our scheduler, which knows trials by our numbers, whether a trial goes on.
 
-    A trial that goes on in a later session gets a new id from Ray, but it must not enter its old rungs again.
+    A trial that goes on in a later session gets a new id from Ray, but it must not enter its old rungs again. Trials
+    of the final stage are never stopped, and those of the search are set aside when that stage is due.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, final: FinalStage | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.scheduler = scheduler
+        self.scheduler, self.final = scheduler, final
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        score = result[SCORE]
-        goes_on = math.isfinite(score) and self.scheduler.goes_on(trial.config["number"], result["spent"], score)
+        score, number = result[SCORE], trial.config["number"]
+        goes_on = math.isfinite(score)
+        if goes_on and trial.config.get("stage", SEARCH) == SEARCH:
+            goes_on = self.scheduler.goes_on(number, result["spent"], score) and not self._set_aside(number, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def _set_aside(self, number: int, result: dict[str, Any]) -> bool:
+        """Whether a trial that would go on has to make room; it is not ended, and `resume` goes on with it."""
+        if self.final is None or result.get("finished") or not self.final.is_due():
+            return False
+        self.final.set_aside.add(number)
+        return True
 
 
 def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
     """Tell a new searcher and a new scheduler what earlier sessions found."""
-    for record in journal.trials.values():
+    for record in journal.in_stage(SEARCH):
         searcher.began(record.number, record.assignment)
         for report in record.reports:
             reached = score(report)

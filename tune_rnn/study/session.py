@@ -8,6 +8,7 @@ from tune_rnn.data import Corpus
 from tune_rnn.display import Display, plural
 from tune_rnn.errors import is_disk_full
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.planning import planned_trainings
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.directory import RunDirectory
@@ -49,15 +50,17 @@ class Session:
         self.experiment, self.corpus, self.directory, self.slots = experiment, corpus, run, slots
         self.display, self.interrupted = display, interrupted
         interrupted.answer = ""  # from here on `_stop` answers
-        planned = planned_trials(experiment)
-        together = min(slots.count, planned or slots.count)
+        planned, extra = planned_trials(experiment), sum(planned_trainings(experiment))
+        together = min(slots.count, max(planned or slots.count, extra))
         self.journal = Journal(run.journal)
         wall_before_s = self.journal.wall_s
         self.journal.open_session(corpus.sha256, together, started)
         device = "cuda" if slots.gpu > 0 else "cpu"
-        plan = Plan(together, slots.threads, device, planned, experiment.budget.amount)
+        budget, final = experiment.budget, experiment.final
+        longer = 0.0 if final is None else final.amount(budget)
+        plan = Plan(together, slots.threads, device, planned, budget.amount, extra, longer)
         self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display)
-        hours = experiment.budget.hours
+        hours = budget.hours
         if hours is not None:
             self.recorder.deadline = started + 3600 * hours - wall_before_s - END_S
 
@@ -92,8 +95,12 @@ class Session:
         return Stop("completed") if deadline is not None and time.time() > deadline else None
 
     def _header(self) -> str:
-        planned, together = self.recorder.plan.trials, self.recorder.plan.slots
-        where = "" if planned == 1 else f", {together} at a time" if together > 1 else ", one at a time"
+        planned, together, extra = (getattr(self.recorder.plan, name) for name in ("trials", "slots", "extra"))
+        where = f", {together} at a time" if together > 1 else ", one at a time"
         what = "trials until the time is over" if planned is None else plural(planned, "trial")
+        if extra:
+            what += f" and {plural(extra, 'final training')}"
+        elif planned == 1:
+            where = ""
         resumed = f", {len(self.journal.trials)} of them begun before" if self.journal.trials else ""
         return f"{self.directory.path.name}: {what}{resumed}{where}; results in {self.directory.path}"

@@ -15,7 +15,7 @@ from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.results import directory
-from tune_rnn.results.journal import Journal
+from tune_rnn.results.journal import FINAL, Journal
 from tune_rnn.results.summary import Result
 from tune_rnn.signals import Interrupt, interrupts
 from tune_rnn.study.cluster import find_slots, ray_session
@@ -59,7 +59,7 @@ def resume(
     display: Display | None = None,
     started: float | None = None,
 ) -> Result:
-    """Go on with an interrupted study, or with a larger budget: `budget.trials=N`, `budget.hours=H`.
+    """Go on with an interrupted study, or with a larger budget: `budget.trials=N`, `budget.hours=H`, `final.seeds=N`.
 
     Finished trials are not run again; unfinished and failed ones go on from their last checkpoint; the searcher
     and ASHA are told what earlier sessions found. Raises what `run` raises, and InputError for other overrides, for
@@ -67,9 +67,11 @@ def resume(
     """
     started, display = started or time.time(), display or Display()
     old = directory.open_run(path)
-    experiment = _with_larger_budget(Experiment.load(old.experiment), overrides)
-    corpus = load_corpus(experiment.task, beside=experiment.beside)
-    Journal(old.journal).check_data(corpus.sha256)
+    before = Experiment.load(old.experiment)
+    experiment = _with_larger_budget(before, overrides)
+    corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
+    journal.check_data(corpus.sha256)
+    _check_final(before, experiment, journal)
     with directory.locked(old), _stoppable() as interrupted:
         display.say(f"{old.path.name}: starting Ray")
         with ray_session(address):
@@ -89,8 +91,8 @@ def _stoppable() -> Iterator[Interrupt]:
 def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     for override in overrides:
         key = override.partition("=")[0]
-        if key not in ("budget.trials", "budget.hours"):
-            rule = "only budget.trials and budget.hours can change when a study goes on"
+        if key not in ("budget.trials", "budget.hours") and not key.startswith("final."):
+            rule = "only budget.trials and budget.hours can change when a study goes on, and what is below final"
             raise InputError(key, rule, "Begin a new study with `tune-rnn run` to change anything else.")
     larger = experiment.with_overrides(overrides)
     for name in ("trials", "hours"):
@@ -98,6 +100,18 @@ def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Exp
         if before is not None and after is not None and after < before:
             raise InputError(f"budget.{name}", f"was {before:g}; a budget can only grow", "", after)
     return larger
+
+
+def _check_final(before: Experiment, after: Experiment, journal: Journal) -> None:
+    """Refuse another length for the trainings of a final stage that has begun: they could not be compared."""
+    if after.final is None or not journal.in_stage(FINAL):
+        return
+    new = after.final.amount(after.budget)
+    ended = [trial.spent for trial in journal.in_stage(FINAL) if trial.outcome == "completed"]
+    old = max(ended, default=new) if before.final is None else before.final.amount(before.budget)
+    if old != new:
+        rule = f"was {old:g}, and the final stage has begun with that"
+        raise InputError(f"final.{after.budget.unit}", rule, "Leave it as it was.", new)
 
 
 def _resolve_precision(experiment: Experiment) -> Future[str]:

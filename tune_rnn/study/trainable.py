@@ -21,6 +21,7 @@ from tune_rnn.data import Split
 from tune_rnn.errors import TrialFailed
 from tune_rnn.precision import prepare_process
 from tune_rnn.report import Report, TrialBudget
+from tune_rnn.results.journal import FINAL
 from tune_rnn.schema import TrialConfig
 from tune_rnn.training import Training, TrainingData
 
@@ -36,10 +37,11 @@ class TrialTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """`shared`: splits as arrays from the object store (one copy a node), budget, threads, device."""
+        """`shared`: splits as arrays from the object store (one copy a node), budgets, threads, device."""
         prepare_process(shared["threads"])
         self.wanted_device: str = shared["device"]
         self.budget: TrialBudget = shared["budget"]
+        self.final_budget: TrialBudget = shared.get("final_budget", self.budget)
         self.data = TrainingData(
             vocabulary_size=shared["vocabulary_size"],
             train=Split(*shared["train"]),
@@ -66,7 +68,8 @@ class TrialTrainable(tune.Trainable):
     def _build(self) -> Training:
         config = TrialConfig.model_validate(self.trial["trial"])
         device = trial_device(self.wanted_device)
-        training = Training(config, self.data, self.budget, self.trial["seed"], device)
+        budget = self.final_budget if self.trial.get("stage") == FINAL else self.budget
+        training = Training(config, self.data, budget, self.trial["seed"], device)
         if self.checkpoint:
             load(training, Path(self.checkpoint))
         return training

@@ -10,6 +10,8 @@ from ray import tune
 
 from tune_rnn.data import Corpus
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.planning import final_experiment
+from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import build_scheduler
@@ -41,14 +43,15 @@ def tune_trials(
     """
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount)
+    final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
     session = recorder.run.session()
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(searcher, recorder, experiment, slots.count),
-            scheduler=StudyScheduler(scheduler),
+            search_alg=StudySearcher(searcher, recorder, experiment, slots.count, final),
+            scheduler=StudyScheduler(scheduler, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,
@@ -57,7 +60,7 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent),
-            callbacks=[StudyCallback(recorder, should_stop)],
+            callbacks=[StudyCallback(recorder, final, should_stop)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
@@ -75,6 +78,7 @@ def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, 
         vocabulary_size=data.vocabulary_size,
         documents=data.documents,
         budget=budget,
+        final_budget=TrialBudget.of(final_experiment(experiment)),
         threads=slots.threads,
         device=experiment.resources.device,
     )
