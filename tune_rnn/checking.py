@@ -14,6 +14,8 @@ from tune_rnn.advice import check_batches, notes
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.planning import planned_trainings
+from tune_rnn.final.timing import makespan
 from tune_rnn.kinds import KINDS
 from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
@@ -48,6 +50,7 @@ def check(experiment: Experiment) -> str:
     rows = [
         *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
+        *_final_rows(experiment),
         ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
@@ -96,6 +99,18 @@ def _planned(experiment: Experiment) -> str:
     return f"{count} of at most {plural(experiment.budget.amount, experiment.budget.unit[:-1])}{until}"
 
 
+def _final_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    final, budget = experiment.final, experiment.budget
+    if final is None:
+        return
+    again, to_the_end = planned_trainings(experiment)
+    best = "the best" if again == final.seeds else f"the best {again // final.seeds}"
+    trainings = f"{plural(again, 'training')} of {plural(final.amount(budget), budget.unit[:-1])}"
+    yield "final", f"{best} with {plural(final.seeds, 'new seed')}: {trainings}"
+    if to_the_end:
+        yield "", f"and {plural(to_the_end, 'stopped trial')} trained to the end (audit)"
+
+
 def _stopping(experiment: Experiment) -> str:
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
     if not points or experiment.space.is_empty:
@@ -130,11 +145,22 @@ def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
         return f"{duration(limit)} (budget.hours)"
     prepare_process(slots.threads)
     trainings = _drawn_trainings(experiment, corpus, slots)
-    one = np.mean([_trial_s(training, corpus.validation.predictions) for training in trainings])
-    total = START_S + float(one) * _full_trials(experiment, planned) / min(slots.count, planned)
+    one = float(np.mean([_trial_s(training, corpus.validation.predictions) for training in trainings]))
+    total = START_S + one * _full_trials(experiment, planned) / min(slots.count, planned)
+    total += _final_s(experiment, one, slots.count)
     if total > limit:
-        return f"{duration(limit)} (budget.hours; all {planned} trials would take about {duration(total)})"
+        everything = f"all {planned} trials" + (" and the final stage" if experiment.final else "")
+        return f"{duration(limit)} (budget.hours; {everything} would take about {duration(total)})"
     return f"about {duration(total)}, as measured on this machine now"
+
+
+def _final_s(experiment: Experiment, trial_s: float, slots: int) -> float:
+    """Duration of the final stage, of which each training is as long as `trial_s` at the search's budget."""
+    if experiment.final is None:
+        return 0.0
+    again, to_the_end = planned_trainings(experiment)
+    longer = experiment.final.amount(experiment.budget) / experiment.budget.amount
+    return makespan([], [trial_s * longer] * again + [trial_s] * to_the_end, slots)
 
 
 def _drawn_trainings(experiment: Experiment, corpus: Corpus, slots: Slots) -> Iterator[Training]:
