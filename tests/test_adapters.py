@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tune_rnn import space
+from tune_rnn.experiment import Experiment
+from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
 from tune_rnn.results.journal import Journal
-from tune_rnn.schedulers import Asha
+from tune_rnn.schedulers import Asha, RunAll
 from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
-from tune_rnn.study.adapters import StudyScheduler, _reason, replay
+from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
 from tune_rnn.study.trainable import SCORE, score
 
 
@@ -74,6 +77,95 @@ def test_a_diverged_trial_is_stopped_and_asks_nobody() -> None:
     assert scheduler.on_trial_result(None, trial, {"spent": 1.0, SCORE: math.inf}) == "STOP"
     assert scheduler.on_trial_result(None, trial, {"spent": 1.0, SCORE: 2.0}) == "CONTINUE"
     assert rules.rungs[0][1].scores == [2.0]
+
+
+class Recorded:
+    """What the study's searcher asks of a recorder: a journal, and a place for checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.run, self.journal = SimpleNamespace(path=path), Journal(path / "trials.jsonl")
+        self.journal.open_session("sha", 2, 0.0)
+
+    def proposed(self, *what: Any) -> None:
+        self.journal.propose(*what)
+
+    def end(self, number: int, loss: float) -> None:
+        self.journal.report(number, report(1.0, loss, "budget"))
+        self.journal.checkpoint(number, "somewhere")
+        self.journal.end(number, "completed", "")
+
+
+def a_final_study(path: Path, **budget: Any) -> tuple[StudySearcher, Recorded, FinalStage]:
+    """Three trials on two slots, then the best one with two new seeds."""
+    study = Experiment(
+        name="study",
+        model={"hidden_size": {"int": [1, 100]}},
+        budget={"epochs": 1, "trials": 3} | budget,
+        search={"algorithm": "random"},
+        final={"top_k": 1, "seeds": 2},
+    )
+    recorded = Recorded(path)
+    final = FinalStage(recorded.journal, study, 2, None)
+    searcher = build_searcher(study.search, study.space)
+    return StudySearcher(searcher, recorded, study, 2, final), recorded, final  # type: ignore[arg-type]
+
+
+def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_searcher_nothing(tmp_path: Path) -> None:
+    asked, recorded, _ = a_final_study(tmp_path)
+    handed: list[Any] = [asked.suggest("a"), asked.suggest("b"), asked.suggest("c")]
+    assert [one and one["stage"] for one in handed] == ["search", "search", None], "both slots are taken"
+    for identity, number in (("a", 0), ("b", 1)):
+        recorded.end(number, 2.0 - number)
+        asked.on_trial_complete(identity, {"spent": 1.0, SCORE: 2.0 - number})
+    third: Any = asked.suggest("c")
+    assert (third["number"], third["stage"]) == (2, "search")
+    assert asked.suggest("d") is None, "the third trial may be the best"
+    recorded.end(2, 0.5)
+    asked.on_trial_complete("c", {"spent": 1.0, SCORE: 0.5})
+    again: list[Any] = [asked.suggest("d"), asked.suggest("e")]
+    assert [(one["number"], one["stage"], one["trial"]) for one in again] == [
+        (3, "final", third["trial"]),
+        (4, "final", third["trial"]),
+    ]
+    known = dict(asked.ours.evidence.trials)
+    asked.on_trial_result("d", {"spent": 0.5, SCORE: 0.1})
+    asked.on_trial_complete("d", {"spent": 1.0, SCORE: 0.1})
+    assert asked.ours.evidence.trials == known
+    assert list(known) == [0, 1, 2]
+    assert asked.suggest("f") == "FINISHED"
+
+
+def test_a_search_whose_time_is_up_is_set_aside_for_the_final_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, recorded, final = a_final_study(tmp_path)
+    scheduler = StudyScheduler(RunAll(), final)
+    asked.suggest("a")
+    recorded.end(0, 1.0)
+    asked.on_trial_complete("a", {"spent": 1.0, SCORE: 1.0})
+    running: Any = asked.suggest("b")
+    trial = SimpleNamespace(config=running)
+    assert scheduler.on_trial_result(None, trial, {"spent": 0.5, SCORE: 2.0, "finished": ""}) == "CONTINUE"
+    monkeypatch.setattr(final, "is_due", lambda: True)
+    assert scheduler.on_trial_result(None, trial, {"spent": 1.0, SCORE: 2.0, "finished": "budget"}) == "CONTINUE"
+    assert final.set_aside == set(), "what has ended has ended"
+    assert scheduler.on_trial_result(None, trial, {"spent": 0.7, SCORE: 2.0, "finished": ""}) == "STOP"
+    assert final.set_aside == {1}
+    assert asked.suggest("c") is None
+    asked.on_trial_complete("b", {"spent": 0.7, SCORE: 2.0})
+    again: Any = asked.suggest("c")
+    assert (again["stage"], again["number"]) == ("final", 2), "and not the third trial of the search"
+    of_final = SimpleNamespace(config=again)
+    assert scheduler.on_trial_result(None, of_final, {"spent": 0.5, SCORE: 9.0, "finished": ""}) == "CONTINUE"
+    assert scheduler.on_trial_result(None, of_final, {"spent": 0.5, SCORE: math.inf, "finished": ""}) == "STOP"
+
+
+def test_the_scheduler_is_not_asked_about_trials_of_the_final_stage() -> None:
+    rules = Asha([1.0], 3.0)
+    for number in range(4):
+        trial = SimpleNamespace(config={"number": number, "stage": "final"})
+        assert StudyScheduler(rules).on_trial_result(None, trial, {"spent": 1.0, SCORE: float(number)}) == "CONTINUE"
+    assert rules.rungs[0][1].scores == []
 
 
 @pytest.mark.parametrize("loss", [0.1, 3.9, 1e9])

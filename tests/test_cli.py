@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -400,6 +401,28 @@ def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: p
         f"{folder}/runs/study",
     ):
         assert part in told
+
+
+def test_check_counts_the_final_stage(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    monkeypatch.setattr("tune_rnn.checking._trial_s", lambda *_: 100.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    overrides = [SEARCHED, "budget.epochs=9", "scheduler.reduction_factor=1.5"]
+    final = ["final.top_k=2", "final.seeds=3", "final.epochs=18", "final.audit=1"]
+    times = []
+    for keys in ([], final, [*final, "final.top_k=0"]):
+        assert main(["check", "study.yaml", *overrides, *keys]) == 0
+        told = capsys.readouterr().out
+        (shown,) = re.findall(r"time +about (\d+):(\d+) min", told)
+        times.append(60 * int(shown[0]) + int(shown[1]))
+        assert ("the best 2 with 3 new seeds: 6 trainings of 18 epochs" in told) is (keys == final)
+        assert ("and 1 stopped trial trained to the end (audit)" in told) is (keys == final)
+    assert times[1] == pytest.approx(times[0] + 3 * 200 + 100, abs=1)
+    assert times[2] == times[0]
+    assert main(["check", "study.yaml", *overrides, *final, "budget.hours=0.05"]) == 0
+    assert "(budget.hours; all 4 trials and the final stage would take about " in capsys.readouterr().out
+    assert main(["check", "study.yaml", "final.seeds=5"]) == 0
+    assert "the best with 5 new seeds: 5 trainings of 1 epoch\n" in capsys.readouterr().out
 
 
 def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

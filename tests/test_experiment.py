@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tune_rnn import space
 from tune_rnn.errors import InputError
-from tune_rnn.experiment import Experiment, TrialConfig
+from tune_rnn.experiment import Budget, Experiment, Final, TrialConfig
 from tune_rnn.yaml_io import dump_yaml, load_yaml
 
 EXAMPLE = """
@@ -395,3 +395,30 @@ def test_what_was_derived_from_a_budget_is_derived_again_from_another(
     smaller = filled.with_overrides(["budget.tokens=10000"])
     assert (smaller.report_every, smaller.scheduler.first_rung) == (report_every, first_rung)
     assert smaller.with_overrides(["budget.trials=3"]).report_every == report_every
+
+
+@pytest.mark.parametrize(
+    ("written", "final"),
+    [
+        ("", None),
+        ("final:\n", None),
+        ("final: null\n", None),
+        ("final: {top_k: 0, seeds: 5, audit: 2}\n", None),
+        ("final: {seeds: 5}\n", Final(top_k=3, seeds=5)),
+        ("final: {top_k: 2, epochs: 12}\n", Final(top_k=2, epochs=12.0)),
+    ],
+)
+def test_any_key_switches_the_final_stage_on_and_one_line_off(written: str, final: Final | None) -> None:
+    text = "name: x\nbudget: {epochs: 8, trials: 4}\nmodel: {layers: {int: [1, 2]}}\n" + written
+    found = Experiment.from_yaml_text(text)
+    assert found.final == final
+    assert Experiment.from_yaml_text(found.to_yaml()).final == final
+    assert Experiment.from_yaml_text(text, ["final.top_k=0"]).final is None
+    assert found.without("final").final is None
+
+
+def test_a_final_training_is_as_long_as_the_search_s_unless_it_is_longer() -> None:
+    budget = Budget(epochs=8, trials=4)
+    assert Final().amount(budget) == 8
+    assert Final(epochs=12).amount(budget) == 12
+    assert Final(tokens=3_000_000).amount(Budget(tokens=1_000_000)) == 3_000_000

@@ -17,12 +17,13 @@ from tune_rnn.errors import StudyFailed, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results import provenance as provenance_module
+from tune_rnn.results.best import Sample
 from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.directory import create
 from tune_rnn.results.journal import Journal, Span
 from tune_rnn.results.provenance import git_state, provenance
 from tune_rnn.results.recorder import Plan, Recorder
-from tune_rnn.results.summary import Result, write_summary
+from tune_rnn.results.summary import Result, closing_text, write_summary
 
 REPORT = Report(1.0, 1000, 10, 2.0, 2.1, 2.1, 1e-3, 0.5, 100.0, 30.0, improved=True)
 OUTCOMES = {
@@ -109,6 +110,52 @@ def test_a_study_without_a_loss_has_no_result(
         carry_out(lambda: status, nothing, data, "begins")
     summary = json.loads(run.summary.read_text())
     assert (summary["status"], summary["best"], summary["trials"]["total"]) == (written, None, 0)
+
+
+def test_a_final_stage_has_its_own_section(recorder: Recorder, data: Corpus) -> None:
+    assert "final" not in write_summary(recorder, data, "completed")
+    journal = recorder.journal
+    for seed, loss in ((7, 1.9), (8, 1.8)):
+        trial = journal.propose_again(of=5, stage="final", seed=seed)
+        journal.report(trial.number, replace(REPORT, validation_loss=loss, best_loss=loss))
+        journal.checkpoint(trial.number, "ray/1/again")
+        journal.end(trial.number, "completed", "why")
+    summary = write_summary(recorder, data, "completed")
+    assert summary == json.loads(recorder.run.summary.read_text("utf-8"))
+    assert (summary["best"]["trial"], summary["best"]["metrics"]["validation_loss"]) == (7, 1.8)
+    assert summary["final"]["winner"] == 5
+    assert summary["final"]["candidates"][0]["losses"] == [1.9, 1.8]
+    assert (summary["trials"]["total"], summary["trials"]["completed"], summary["tokens"]) == (8, 3, 8000)
+
+
+def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recorder, data: Corpus) -> None:
+    best = recorder.journal.best_trial
+    assert best is not None
+    text = closing_text(recorder, best, Sample(5, 1000, "text"))
+    assert "the lowest of 6 losses of one seed each is a lucky one: `tune-rnn resume " in text
+    assert "final.top_k=3` trains the best again (9 trainings, about " in text
+    asked = Recorder(
+        recorder.run,
+        recorder.journal,
+        recorder.experiment.replace("final.top_k", 1),
+        data,
+        recorder.plan,
+        recorder.display,
+    )
+    assert "lucky" not in closing_text(asked, best, Sample(5, 1000, "text"))
+
+
+def test_the_display_counts_the_trainings_of_the_final_stage(recorder: Recorder) -> None:
+    recorder.plan = replace(recorder.plan, extra=4, extra_amount=2.0)
+    progress = recorder.progress()
+    assert (progress.planned, progress.ended, progress.message) == (10, 5, "")
+    assert 0 < progress.fraction < 5 / 10, "final trainings are longer than stopped trials"
+    trial = recorder.journal.propose_again(of=5, stage="final", seed=7)
+    assert recorder.progress().message == "final stage: 0 of 1 training"
+    recorder.journal.report(trial.number, REPORT)
+    recorder.journal.end(trial.number, "completed", "")
+    assert recorder.progress().message == "final stage: 1 of 1 training"
+    assert recorder.progress().planned == 7
 
 
 def test_a_result_gives_away_copies(tmp_path: Path) -> None:
