@@ -115,7 +115,9 @@ def test_overrides_come_before_anything_is_left_out(tmp_path: Path, corpus: Path
     assert (on.name, on.budget.hours) == ("other", 1)
 
 
-@pytest.mark.parametrize("override", ["search.seeds=1", "scheduler.algorithm=asha", "budget.trials=2", "one_of=all_on"])
+@pytest.mark.parametrize(
+    "override", ["search.seeds=1", "scheduler.algorithm=asha", "final.top_k=2", "budget.trials=2", "one_of=all_on"]
+)
 def test_what_would_undo_the_comparison_is_refused(override: str, tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(InputError, match="cannot be changed in an ablation"):
         ablation.plan(finished_run(tmp_path, corpus).path, 2, overrides=[override])

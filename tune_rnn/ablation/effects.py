@@ -16,7 +16,7 @@ from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, write_atomically
-from tune_rnn.results.journal import Journal
+from tune_rnn.results.journal import SEARCH, Journal
 from tune_rnn.search import planned_trials
 
 
@@ -59,7 +59,7 @@ def refuse_a_second(experiment: Experiment) -> None:
 
 
 def _missing(run: RunDirectory) -> int:
-    trials = Journal(run.journal).trials.values()
+    trials = Journal(run.journal).in_stage(SEARCH)
     ended = sum(trial.outcome not in ("", "failed") for trial in trials)
     return (planned_trials(Experiment.load(run.experiment)) or 0) - ended
 
@@ -71,7 +71,7 @@ def effects(run: RunDirectory) -> list[Effect]:
     lowest mean loss.
     """
     branches: dict[str, dict[float | None, _Outcomes]] = defaultdict(lambda: defaultdict(_Outcomes))
-    for trial in Journal(run.journal).trials.values():
+    for trial in Journal(run.journal).in_stage(SEARCH):
         branch, rate = trial.assignment["one_of"], trial.config["training"]["learning_rate"]
         outcomes = branches[branch][rate]
         if trial.outcome == "diverged":

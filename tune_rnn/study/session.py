@@ -102,5 +102,6 @@ class Session:
             what += f" and {plural(extra, 'final training')}"
         elif planned == 1:
             where = ""
-        resumed = f", {len(self.journal.trials)} of them begun before" if self.journal.trials else ""
+        begun = sum(bool(trial.own_reports or trial.outcome) for trial in self.journal.trials.values())
+        resumed = f", {begun} of them begun before" if begun else ""
         return f"{self.directory.path.name}: {what}{resumed}{where}; results in {self.directory.path}"
