@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,14 @@ from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, outcome_of
+from tune_rnn.results.work import Plan, extra_trials, work_done, work_planned
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
+__all__ = ["Plan", "Recorder"]
+
 STAGE = "stage"
 """Column of the HParams tab that tells trials of the final stage from those of the search."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget.
-
-    `trials` are the search's; `extra` ones of `extra_amount` each come after them, in the final stage.
-    """
-
-    slots: int
-    threads: int
-    device: str
-    trials: int | None
-    amount: float
-    extra: int = 0
-    extra_amount: float = 0.0
 
 
 class Recorder:
@@ -64,7 +50,7 @@ class Recorder:
         self._shown: Sample | None = None
         self._began = time.monotonic()
         self._first_trial_began: float | None = None
-        self._done_before, self._ended_before = self._work_done(), self._ended()
+        self._done_before, self._ended_before = work_done(journal, plan), self._ended()
 
     def proposed(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> None:
         self.journal.propose(number, seed, assignment, config)
@@ -166,7 +152,7 @@ class Recorder:
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
-            planned=None if self.plan.trials is None else self.plan.trials + self._extra(),
+            planned=None if self.plan.trials is None else self.plan.trials + extra_trials(journal, self.plan),
             finished=journal.count("completed"),
             running=len(self._running),
             stopped_early=journal.count("stopped_early"),
@@ -187,17 +173,13 @@ class Recorder:
             return f"final stage: {sum(trial.outcome != '' for trial in again)} of {plural(len(again), 'training')}"
         return "" if self._ended() or self._running else "starting Ray and the first trials"
 
-    def _extra(self) -> int:
-        """Trials of the final stage: those written down where it has begun, else as many as there may be."""
-        return sum(trial.stage != SEARCH for trial in self.journal.trials.values()) or self.plan.extra
-
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""
         left_by_time = None if self.deadline is None else max(0.0, self.deadline - time.time())
         by_time = 0.0 if left_by_time is None else elapsed / max(elapsed + left_by_time, 1e-9)
         if not self.plan.trials:
             return by_time, left_by_time
-        done, planned = self._work_done(), self._work_planned()
+        done, planned = work_done(self.journal, self.plan), work_planned(self.journal, self.plan)
         by_trials = min(1.0, done / planned)
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
@@ -209,29 +191,6 @@ class Recorder:
 
     def _ended(self) -> int:
         return sum(trial.outcome != "" for trial in self.journal.trials.values())
-
-    def _work_done(self) -> float:
-        """Trials ended, plus the part that unfinished ones have had of what a trial uses on average.
-
-        Trials of the final stage, which nobody stops, count as so many of the search's as use the same budget.
-        """
-        trials, again = self.journal.in_stage(SEARCH), self.journal.in_stage(FINAL) + self.journal.in_stage(AUDIT)
-        ended = [trial.spent for trial in trials if trial.outcome]
-        spent = [trial.spent for trial in trials if not trial.outcome]
-        whole, usual = self.plan.amount, self._usual()
-        unended = sum(part / min(whole, max(usual, 1.25 * part)) for part in spent if part > 0)
-        longer = self.plan.extra_amount or whole
-        parts = (1.0 if trial.outcome else min(1.0, (trial.spent - trial.spent_before) / longer) for trial in again)
-        return len(ended) + unended + sum(parts) * longer / usual
-
-    def _work_planned(self) -> float:
-        longer = self.plan.extra_amount or self.plan.amount
-        return (self.plan.trials or 0) + self._extra() * longer / self._usual()
-
-    def _usual(self) -> float:
-        """What a trial of the search uses of its budget on average."""
-        ended = [trial.spent for trial in self.journal.in_stage(SEARCH) if trial.outcome and trial.spent]
-        return sum(ended) / len(ended) if ended else self.plan.amount
 
     def _domains(self) -> dict[str, Any]:
         """Every searched key of every branch, with its distribution where all branches agree on it."""
