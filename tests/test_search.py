@@ -146,7 +146,10 @@ class TestSearchersThatDraw:
         assert len(set(seen)) == 3
 
     def test_starting_points_come_first_and_are_completed(self, algorithm: str, searched: Space) -> None:
-        start: list[Assignment] = [{"model.cell": "gru", "model.hidden_size": 128}, {"regularizers.input_dropout": 0.15}]
+        start: list[Assignment] = [
+            {"model.cell": "gru", "model.hidden_size": 128},
+            {"regularizers.input_dropout": 0.15},
+        ]
         searcher = build_searcher(Search(algorithm=algorithm), searched, start)  # type: ignore[arg-type]
         whole = play(searcher, 24)
         for given, proposal in zip(start, whole, strict=False):

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from tune_rnn import space
+from tune_rnn.cli import main
 from tune_rnn.errors import InputError
 from tune_rnn.simulation import History, Synthetic, TaskSet, simulate
+from tune_rnn.simulation.table import Outcome, _lines
 from tune_rnn.space import Space
 
 SEARCHERS = ["random", "sobol", "hyperopt"]
@@ -203,3 +205,21 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     file.write_text('{"hp": 1}')
     with pytest.raises(InputError, match="must be a TaskSet table"):
         TaskSet(file)
+
+
+def test_the_command_compares_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--search", "random", "sobol", "--scheduler", "asha", "none", "--seeds", "2"]
+    assert main([*arguments, "--workers", "2", "--budget", "4", "--blackbox", "crossing"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("crossing: 2 workers, 4 whole trainings; means of 2 seeds")
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines[3:7]}
+    assert list(rows) == [(a, b) for a in ("random", "sobol") for b in ("asha", "none")]
+    assert float(rows["random", "asha"][-2]) > float(rows["random", "none"][-2]) == 4
+    assert main([*arguments, "--blackbox", "nowhere"]) == 2
+    assert "There are crossing, noisy" in capsys.readouterr().err
+
+
+def test_a_time_without_a_finished_trial_is_said() -> None:
+    rows = [Outcome((math.inf, 2.0, 1.0), 5, 2), Outcome((math.inf, 1.0, 1.0), 5, 2)]
+    (row,) = [line for line in _lines([("random", "none")], [rows], "noisy", 2, 4, 2) if line.startswith("random")]
+    assert row.split() == "random none none in 2 of 2 1.5000 ± 0.5000 1.0000 ± 0.0000 5 2".split()
