@@ -13,7 +13,7 @@ from multiprocessing import get_context
 
 from tune_rnn.errors import InputError
 from tune_rnn.simulation.history import History
-from tune_rnn.simulation.simulate import BlackBox, simulate
+from tune_rnn.simulation.playing import BlackBox, simulate
 from tune_rnn.simulation.synthetic import FAMILIES, Synthetic
 from tune_rnn.simulation.taskset import TaskSet
 
