@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 EXPLAINED = 0.995  # of the curves' variance, by the components that are kept
 FIT_ROWS = 300
-"""Length scales are searched on so many rows: all of them would take a minute a table on two cores."""
+"""Length scales are searched on so many rows: all of them would take half a minute a table."""
 
 LEAST_DIVERGED = 5  # fewer say nothing about where
 
