@@ -39,6 +39,12 @@ def test_what_diverged_is_worst_and_what_has_no_score_is_unknown() -> None:
     assert len(expected_scores([])) == 0
 
 
+def test_a_huge_loss_tilts_no_line() -> None:
+    curves = [trial(4 + 0.1 * n, 3 + 0.1 * n, 2 + 0.1 * n) for n in range(9)]
+    usual = expected_scores([*curves, trial(4.05)])
+    assert expected_scores([*curves, trial(4.05), trial(1e18, 1e18)])[:10] == pytest.approx(usual, abs=0.05)
+
+
 def test_budgets_that_lie_close_are_taken_for_one() -> None:
     """Of 1, 2, … 7 those at 1, 2, 3 and 5 are looked at."""
     budgets = tuple(float(spent) for spent in range(1, 8))

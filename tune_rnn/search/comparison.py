@@ -21,6 +21,9 @@ SPACING = 1.5
 PRIOR = 2.0
 """Weight of "all improve alike", in trials."""
 
+CAP = 2.0
+"""Scores further above the median than so many times the best one's distance below it are taken to be there."""
+
 
 def expected_scores(trials: list[Observed]) -> Array:
     """For each trial its score as it would be at the deepest budget of all; inf for a bad one, NaN where unknown."""
@@ -31,9 +34,9 @@ def expected_scores(trials: list[Observed]) -> Array:
             reached = np.searchsorted(trial.spent, levels, side="right") - 1
             known = (reached >= 0) & (levels <= (trial.spent[-1] if trial.spent else -1.0))
             scores[row, known] = np.asarray(trial.scores)[reached[known]] if trial.spent else np.nan
-    expected = scores[:, 0].copy() if len(levels) else np.full(len(trials), np.nan)
+    expected = _capped(scores[:, 0]) if len(levels) else np.full(len(trials), np.nan)
     for level in range(1, len(levels)):
-        expected = _one_level_on(expected, scores[:, level])
+        expected = _one_level_on(expected, _capped(scores[:, level]))
     return np.where([trial.bad for trial in trials], np.inf, expected)
 
 
@@ -45,6 +48,15 @@ def _levels(trials: list[Observed]) -> Array:
         if not chosen or spent >= SPACING * chosen[-1]:
             chosen.append(spent)
     return np.array(chosen)
+
+
+def _capped(scores: Array) -> Array:
+    """Scores at one budget; those far above the median, as of trials about to diverge, would tilt every line."""
+    known = scores[np.isfinite(scores)]
+    if not len(known):
+        return scores
+    median = np.median(known)
+    return np.minimum(scores, median + CAP * (median - known.min()))
 
 
 def _one_level_on(before: Array, there: Array) -> Array:
