@@ -48,7 +48,7 @@ def check(experiment: Experiment) -> str:
     rows = [
         *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
-        ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
+        ("search", _search(experiment)),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
         ("slots", f"{slots.count} at a time here, {_share(slots)} each"),
@@ -94,6 +94,13 @@ def _planned(experiment: Experiment) -> str:
     count = "trials" if planned is None else plural(planned, "trial")
     until = "" if hours is None else f", at most {plural(hours, 'hour')} in all"
     return f"{count} of at most {plural(experiment.budget.amount, experiment.budget.unit[:-1])}{until}"
+
+
+def _search(experiment: Experiment) -> str:
+    if experiment.space.is_empty:
+        return "nothing to search"
+    points = len(experiment.search.start)
+    return experiment.search.algorithm + (f", after {plural(points, 'starting point')}" if points else "")
 
 
 def _stopping(experiment: Experiment) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from tune_rnn.config.distributions import Distribution
 from tune_rnn.config.resolution import default_report_every, in_order, part, resolve
 from tune_rnn.config.settings import Flat, Settings, nest, unknown_branch
+from tune_rnn.config.starting import START
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
 from tune_rnn.schema import (
@@ -191,4 +192,5 @@ class Experiment:
 
 
 def _plain(flat: Flat) -> Flat:
-    return {key: value.to_yaml() if isinstance(value, Distribution) else value for key, value in flat.items()}
+    plain = {key: value.to_yaml() if isinstance(value, Distribution) else value for key, value in flat.items()}
+    return plain | ({START: [nest(point) for point in flat[START]]} if START in flat else {})

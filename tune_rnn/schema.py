@@ -17,6 +17,7 @@ from tune_rnn.config.fields import (
     GpuShare,
     Name,
     Paths,
+    Points,
     Positive,
     Probability,
     Storage,
@@ -186,6 +187,7 @@ class Search(_Section):
     algorithm: Literal["hyperopt", "random", "sobol", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
+    start: Points = ()  # starting points: values of some searched keys, or of all; the first trials
 
 
 class Scheduler(_Section):

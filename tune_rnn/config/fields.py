@@ -63,6 +63,14 @@ def _storage(value: Any) -> Any:
     return value
 
 
+def _points(value: Any) -> Any:
+    """Values by dotted key; `tune_rnn.config.starting` says which of them are right."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(point, dict) for point in value):
+        rule = "must be a list of starting points"
+        raise ValueError(rule, "Write for example search.start: [{training: {learning_rate: 0.001}}].")
+    return tuple(value)
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0)]  # 0 is off
@@ -72,4 +80,5 @@ Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
 Fractions = Annotated[tuple[float, float, float], BeforeValidator(_fractions)]
 GpuShare = Annotated[Literal["auto"] | float, BeforeValidator(_gpu_share)]
 Name = Annotated[str, BeforeValidator(_name)]
+Points = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_points)]
 Storage = Annotated[str, BeforeValidator(_storage)]

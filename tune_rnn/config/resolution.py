@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from tune_rnn.config.conflicts import check_conflicts
 from tune_rnn.config.distributions import Distribution, Scalar
 from tune_rnn.config.settings import Flat, Settings, nest
+from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
 from tune_rnn.schema import Budget, Scheduler, StudyConfig, TrialConfig, flatten
@@ -44,6 +45,7 @@ def resolve(written: Settings) -> Resolved:
         check_conflicts(settings.merged(name))
     space = _space(settings)
     _check_end(study, space)
+    check_start(study.search.start, space)
     return Resolved(study, trial, settings, space)
 
 

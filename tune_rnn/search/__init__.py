@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tune_rnn.schema import Search
 from tune_rnn.search.designs import Grid, Random, Sobol
@@ -26,8 +26,8 @@ __all__ = [
 ALGORITHMS: dict[str, Callable[[Space, int], Algorithm]] = {"random": Random, "sobol": Sobol, "hyperopt": HyperOpt}
 
 
-def build_searcher(search: Search, space: Space, start: Sequence[Assignment] = ()) -> Searcher:
-    """The searcher that the section `search` of an experiment names."""
+def build_searcher(search: Search, space: Space) -> Searcher:
+    """The searcher that the section `search` of an experiment describes."""
     if search.algorithm == "grid" or space.is_empty:
-        return Searcher(space, Grid(space, search.seed, search.seeds), search.seed, start)
-    return Searcher(space, ALGORITHMS[search.algorithm](space, search.seed), search.seed, start)
+        return Searcher(space, Grid(space, search.seed, search.seeds), search.seed, search.start)
+    return Searcher(space, ALGORITHMS[search.algorithm](space, search.seed), search.seed, search.start)

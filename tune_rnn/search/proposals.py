@@ -16,6 +16,7 @@ class Proposal:
 
     assignment: Assignment
     seed: int | None = None  # None: that of the trial's number
+    start: int | None = None  # the starting point that it is
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -30,5 +31,5 @@ def planned_trials(experiment: Experiment) -> int | None:
         return 1
     if experiment.search.algorithm != "grid":
         return trials
-    size = space.grid_size() * experiment.search.seeds
+    size = len(experiment.search.start) + space.grid_size() * experiment.search.seeds
     return size if trials is None else min(size, trials)

@@ -42,7 +42,7 @@ class Searcher:
         place = number + len(self.evidence.refused)
         if place < len(self.start):
             generator = np.random.default_rng((self.seed, place))
-            return Proposal(self.space.complete(self.start[place], generator))
+            return Proposal(self.space.complete(self.start[place], generator), start=place)
         return self.algorithm.suggest(place - len(self.start), self.evidence)
 
     def began(self, number: int, assignment: Assignment) -> None:

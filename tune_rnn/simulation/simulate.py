@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import validate
 from tune_rnn.errors import InputError
 from tune_rnn.schedulers import Scheduler, build_scheduler
@@ -49,8 +50,9 @@ def simulate(
     """Play a study of `budget` whole trainings, all workers together, and return what happened.
 
     `search` and `scheduler` are names, or the sections of an experiment file: {"algorithm": "asha",
-    "reduction_factor": 4}; rungs count in units of the black box's resource, of which a worker does one in a unit of
-    time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
+    "reduction_factor": 4}; starting points have the black box's keys: {"start": [{"x": 0.5}]}. Rungs count in units
+    of the black box's resource, of which a worker does one in a unit of time. `trials` ends the study sooner. Raises
+    InputError for what a study would refuse.
     """
     space = blackbox.space if isinstance(blackbox.space, Space) else Space(dict(blackbox.space), {})
     study = _settings(search, scheduler, seed, blackbox.max_resource)
@@ -58,6 +60,7 @@ def simulate(
         raise InputError("workers", "must be at least 1", "Write workers=8, for example.", workers)
     if budget <= 0:
         raise InputError("budget", "must be above 0, in whole trainings", "Write budget=40, for example.", budget)
+    check_start(study.search.start, space)
     searcher = build_searcher(study.search, space)
     judge = build_scheduler(study.scheduler, blackbox.max_resource)
     end = budget * blackbox.max_resource / workers
