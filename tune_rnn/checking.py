@@ -11,19 +11,20 @@ import numpy as np
 import torch
 
 from tune_rnn.advice import check_batches, notes
+from tune_rnn.constraints import ParameterCap, check_fixed_model, sample_below
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
 from tune_rnn.kinds import KINDS
-from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import check_storage, free_path
 from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
-from tune_rnn.training import Training, TrainingData, sizes_of
+from tune_rnn.training import Training, TrainingData
 
 SHOWN_SYMBOLS = 10
+SAMPLED = 200  # configurations, to count their parameters
 TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
 START_S = 15.0
@@ -41,6 +42,7 @@ def check(experiment: Experiment) -> str:
     """
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
+    check_fixed_model(experiment, corpus)
     root = check_storage(experiment.storage)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     slots = count_slots(experiment.resources, [here])
@@ -123,10 +125,17 @@ def _space_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 def _parameter_range(experiment: Experiment, corpus: Corpus) -> str:
     generator = np.random.default_rng(0)
-    configs = [experiment.trial_config(experiment.space.sample(generator)) for _ in range(200)]
-    counts = [count_parameters(sizes_of(config, corpus.vocabulary.size)) for config in configs]
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    configs = [experiment.trial_config(experiment.space.sample(generator)) for _ in range(SAMPLED)]
+    cap = ParameterCap.of(experiment, corpus)
+    counts = [cap.count(config) for config in configs]
+    low, high, refused = min(counts), max(counts), sum(cap.excess(config) is not None for config in configs)
+    if refused == SAMPLED:
+        sample_below(cap, experiment, generator)  # raises what `run` would end with, unless it finds one
+    found = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    if not refused:
+        return found
+    share = f"{_percent(refused / SAMPLED)} of sampled configurations"
+    return f"{found}; {share} are over constraints.parameters, {cap.limit:,}"
 
 
 def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
@@ -147,9 +156,9 @@ def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
 def _drawn_trainings(experiment: Experiment, corpus: Corpus, slots: Slots) -> Iterator[Training]:
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     device = "cuda:0" if slots.gpu else "cpu"
-    generator = np.random.default_rng(experiment.search.seed)
+    generator, cap = np.random.default_rng(experiment.search.seed), ParameterCap.of(experiment, corpus)
     for _ in range(1 if experiment.space.is_empty else TIMED_CONFIGURATIONS):
-        config = experiment.trial_config(experiment.space.sample(generator))
+        config = sample_below(cap, experiment, generator)
         yield Training(config, data, TrialBudget.of(experiment), seed=0, device=device)
 
 

@@ -19,6 +19,7 @@ from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
 from tune_rnn.schema import (
     Budget,
+    Constraints,
     Files,
     Model,
     Regularizers,
@@ -34,6 +35,7 @@ from tune_rnn.yaml_io import dump_yaml, load_yaml, read_yaml
 
 __all__ = [
     "Budget",
+    "Constraints",
     "Experiment",
     "Files",
     "Model",
@@ -52,8 +54,8 @@ Section = Mapping[str, Any]
 class Experiment:
     """One study, checked. Raises InputError for whatever is not right.
 
-    `task`, `budget`, `search`, `scheduler`, `resources` and `storage` are plain, with defaults filled in;
-    `space` is what is searched, and `trial_config` fills it in. Relative paths may lie `beside` the file.
+    `task`, `budget`, `search`, `scheduler`, `constraints`, `resources` and `storage` are plain, with defaults filled
+    in; `space` is what is searched, and `trial_config` fills it in. Relative paths may lie `beside` the file.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Experiment:
     budget: Budget
     search: Search
     scheduler: Scheduler
+    constraints: Constraints
     resources: Resources
     storage: str
     report_every: float  # in the budget's unit
@@ -79,6 +82,7 @@ class Experiment:
         one_of: Mapping[str, Section] | None = None,
         search: Section | None = None,
         scheduler: Section | None = None,
+        constraints: Section | None = None,
         resources: Section | None = None,
         storage: str | Path = "results",
         beside: Path | None = None,
@@ -90,7 +94,13 @@ class Experiment:
             "training": training,
             "one_of": one_of,
         }
-        study = {"budget": budget, "search": search, "scheduler": scheduler, "resources": resources}
+        study = {
+            "budget": budget,
+            "search": search,
+            "scheduler": scheduler,
+            "constraints": constraints,
+            "resources": resources,
+        }
         self._set(Settings.read({"name": name, **trial, **study, "storage": storage}), beside)
 
     @classmethod
@@ -179,7 +189,7 @@ class Experiment:
         self.task, self.space = resolved.trial.task, resolved.space
         self.report_every = resolved.trial.training.report_every or 0.0  # resolved: never None
         self.budget, self.search = study.budget, study.search
-        self.scheduler, self.resources = study.scheduler, study.resources
+        self.scheduler, self.constraints, self.resources = study.scheduler, study.constraints, study.resources
 
     def _branch(self, assignment: Mapping[str, Any]) -> str | None:
         branch, branches = assignment.get("one_of"), self._resolved.branches

@@ -22,7 +22,7 @@ from tune_rnn.config.fields import (
     Probability,
     Storage,
     Strength,
-    Tokens,
+    Whole,
 )
 from tune_rnn.errors import InputError
 
@@ -157,7 +157,7 @@ class Budget(_Section):
     """Epochs or tokens are for each trial; trials and hours for the study, whichever comes first."""
 
     epochs: Positive | None = None
-    tokens: Tokens | None = None
+    tokens: Whole | None = None
     trials: Count | None = None
     hours: Positive | None = None
 
@@ -196,6 +196,12 @@ class Scheduler(_Section):
     algorithm: Literal["asha", "hyperband", "median", "none"] = "asha"
     first_rung: Positive | None = None  # in the budget's unit; default training.report_every
     reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
+
+
+class Constraints(_Section):
+    """What a configuration may not exceed: it is refused before it is trained, and another one takes its place."""
+
+    parameters: Whole | None = None  # of the model
 
 
 class PerTrial(_Section):
@@ -241,6 +247,7 @@ class StudyConfig(_Section):
     budget: Budget
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
+    constraints: Constraints = Constraints()
     resources: Resources = Resources()
     storage: Storage = "results"
 

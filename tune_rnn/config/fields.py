@@ -31,7 +31,7 @@ def _fractions(value: Any) -> Any:
     return (float(train), float(validation), float(test))
 
 
-def _tokens(value: Any) -> Any:
+def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value  # 2e6 is what one writes
 
 
@@ -75,7 +75,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0)]  # 0 is off
 Probability = Annotated[float, Field(ge=0, lt=1)]  # of dropping; 0 is off
-Tokens = Annotated[Count, BeforeValidator(_tokens)]
+Whole = Annotated[Count, BeforeValidator(_whole)]
 Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
 Fractions = Annotated[tuple[float, float, float], BeforeValidator(_fractions)]
 GpuShare = Annotated[Literal["auto"] | float, BeforeValidator(_gpu_share)]

@@ -72,7 +72,7 @@ def _time(journal: Journal) -> dict[str, float]:
 
 def _counts(journal: Journal) -> dict[str, int]:
     counts = {outcome: journal.count(outcome) for outcome in OUTCOMES}
-    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count("")}
+    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count(""), "refused": len(journal.refused)}
 
 
 def _unfinished(recorder: Recorder) -> list[str]:
@@ -82,6 +82,15 @@ def _unfinished(recorder: Recorder) -> list[str]:
         return []
     command = f"tune-rnn resume {recorder.run.path} budget.hours={2 * hours:g}"
     return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
+
+
+def _refused(recorder: Recorder) -> list[str]:
+    """How many configurations were above the cap."""
+    count, limit = len(recorder.journal.refused), recorder.experiment.constraints.parameters
+    if count == 0 or limit is None:
+        return []
+    were = f"{plural(count, 'proposal')} {'was' if count == 1 else 'were'}"
+    return [f"{were} not trained, as models may have no more parameters than constraints.parameters, {limit:,}"]
 
 
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
@@ -103,6 +112,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
             *_unfinished(recorder),
+            *_refused(recorder),
         ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,

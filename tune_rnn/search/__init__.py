@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tune_rnn.schema import Search
 from tune_rnn.search.designs import Grid, Random, Sobol
 from tune_rnn.search.evidence import Evidence
-from tune_rnn.search.proposals import Proposal, planned_trials, trial_seed
+from tune_rnn.search.proposals import Proposal, grid_points, planned_trials, trial_seed
 from tune_rnn.search.searcher import Algorithm, Searcher
 from tune_rnn.search.tpe import HyperOpt
 from tune_rnn.space import Assignment, Space
@@ -19,6 +19,7 @@ __all__ = [
     "Proposal",
     "Searcher",
     "build_searcher",
+    "grid_points",
     "planned_trials",
     "trial_seed",
 ]

@@ -6,7 +6,7 @@ object, and tell it the same things. How to choose is an `Algorithm`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,9 @@ import numpy as np
 from tune_rnn.search.evidence import Evidence
 from tune_rnn.search.proposals import Proposal
 from tune_rnn.space import Assignment, Space
+
+COMPLETIONS = 100
+"""So often what a starting point lacks is drawn anew where the whole is not allowed."""
 
 
 class Algorithm(Protocol):
@@ -27,8 +30,11 @@ class Algorithm(Protocol):
 class Searcher:
     """Proposes assignments, the starting points first, and learns from what is told.
 
-    `start`: assignments to begin with, each of all searched keys or of some; the others are sampled.
+    `start`: assignments to begin with, each of all searched keys or of some; the others are sampled, if possible so
+    that the whole is `allowed` (which a study sets, see `refused`).
     """
+
+    allowed: Callable[[Assignment], bool] | None = None
 
     def __init__(self, space: Space, algorithm: Algorithm, seed: int, start: Sequence[Assignment] = ()) -> None:
         self.space, self.algorithm, self.seed, self.start = space, algorithm, seed, start
@@ -41,9 +47,17 @@ class Searcher:
         """
         place = number + len(self.evidence.refused)
         if place < len(self.start):
-            generator = np.random.default_rng((self.seed, place))
-            return Proposal(self.space.complete(self.start[place], generator), start=place)
+            return Proposal(self._starting_point(place), start=place)
         return self.algorithm.suggest(place - len(self.start), self.evidence)
+
+    def _starting_point(self, place: int) -> Assignment:
+        """The point whole: the first completion, or else the first that is allowed, where there is one."""
+        generator = np.random.default_rng((self.seed, place))
+        first = self.space.complete(self.start[place], generator)
+        if self.allowed is None or self.allowed(first):
+            return first
+        others = (self.space.complete(self.start[place], generator) for _ in range(COMPLETIONS))
+        return next(filter(self.allowed, others), first)
 
     def began(self, number: int, assignment: Assignment) -> None:
         """Trial `number` begins with an assignment, one that was proposed here or by an earlier session."""

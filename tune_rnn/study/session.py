@@ -14,7 +14,7 @@ from tune_rnn.results.directory import RunDirectory
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
-from tune_rnn.search import build_searcher, planned_trials
+from tune_rnn.search import build_searcher, grid_points, planned_trials
 from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
@@ -55,7 +55,8 @@ class Session:
         wall_before_s = self.journal.wall_s
         self.journal.open_session(corpus.sha256, together, started)
         device = "cuda" if slots.gpu > 0 else "cpu"
-        plan = Plan(together, slots.threads, device, planned, experiment.budget.amount)
+        amount, points = experiment.budget.amount, grid_points(experiment)
+        plan = Plan(together, slots.threads, device, planned, amount, points)
         self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display)
         hours = experiment.budget.hours
         if hours is not None:

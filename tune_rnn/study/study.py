@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tune_rnn.advice import check_batches
+from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyInterrupted
@@ -39,6 +40,7 @@ def run(
     directory.check_storage(experiment.storage)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
+    check_fixed_model(experiment, corpus)
     precision = _resolve_precision(experiment)
     display.say(f"{experiment.name}: starting Ray")
     with _stoppable() as interrupted, ray_session(address):
