@@ -131,6 +131,7 @@ def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
         ({"search": {"algorithm": "random", "start": [{"y": 1}]}}, r"search.start\[0\].y: 1: is not searched"),
         ({"search": {"algorithm": "random", "start": [{"x": 2}]}}, r"search.start\[0\].x: 2: is no value of uniform"),
         ({"search": {"algorithm": "random", "start": 2}}, "search.start: 2: must be a list of starting points"),
+        ({"search": {"algorithm": "hyperopt", "warm_start": ["run"]}}, "search.warm_start: names runs, and"),
         ({"scheduler": "asha2"}, "scheduler.algorithm"),
         ({"workers": 0}, "workers: 0: must be at least 1"),
         ({"budget": -1}, "budget: -1: must be above 0"),

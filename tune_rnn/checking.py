@@ -19,6 +19,7 @@ from tune_rnn.kinds import KINDS
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import check_storage, free_path
+from tune_rnn.results.earlier import read_earlier
 from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData
@@ -51,6 +52,7 @@ def check(experiment: Experiment) -> str:
         *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
         ("search", _search(experiment)),
+        *(("", str(run)) for run in read_earlier(experiment, corpus.sha256)),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
         ("slots", f"{slots.count} at a time here, {_share(slots)} each"),

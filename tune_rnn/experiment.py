@@ -30,7 +30,7 @@ from tune_rnn.schema import (
     Training,
     TrialConfig,
 )
-from tune_rnn.space import Space
+from tune_rnn.space import Assignment, Space
 from tune_rnn.yaml_io import dump_yaml, load_yaml, read_yaml
 
 __all__ = [
@@ -145,6 +145,25 @@ class Experiment:
             if isinstance(value, Distribution):
                 raise InputError(key, "must have a single value here", f"Add {key}=VALUE.", value.to_yaml())
         return validate(TrialConfig, {**nest(trial), "one_of": branch})
+
+    def assignment_of(self, config: Mapping[str, Any]) -> Assignment | None:
+        """Return the assignment that gives the searched keys the values of a configuration, whichever study it is of.
+
+        `config` is by dotted key. Where there are branches it is that of its own `one_of`, or the first, whose values
+        and distributions it fits; other fixed values are not compared. None where it lacks a key, or nothing fits.
+        """
+        names: list[str | None] = sorted(self.space.branches, key=lambda name: name != config.get("one_of")) or [None]
+        for branch in names:
+            values = {key: config.get(key) for key in self.space.distributions(branch)}
+            if self._fixed_by(branch).items() <= config.items() and self.space.allows(values, branch):
+                return self.space.assign(values, branch)
+        return None
+
+    def _fixed_by(self, branch: str | None) -> Flat:
+        """The single values that a branch has where others may have other ones."""
+        merged = self._resolved.merged(branch)
+        own = {key for keys in self._resolved.branches.values() for key in keys}
+        return {key: merged[key] for key in own if not isinstance(merged[key], Distribution)}
 
     def extremes(self, key: str) -> list[Any]:
         """Return what trials may have at a dotted key: its value, every choice, or both ends of a range."""

@@ -20,6 +20,7 @@ from tune_rnn.config.fields import (
     Points,
     Positive,
     Probability,
+    Runs,
     Storage,
     Strength,
     Whole,
@@ -27,6 +28,7 @@ from tune_rnn.config.fields import (
 from tune_rnn.errors import InputError
 
 SEARCHED = ("model", "regularizers", "training")  # the sections where distributions may stand
+LEARN_NOTHING = ("random", "sobol", "grid")  # algorithms of search to which results mean nothing
 SAME_IN_ALL_TRIALS = ("training.precision", "training.report_every")  # but not for these
 
 
@@ -188,6 +190,7 @@ class Search(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
     start: Points = ()  # starting points: values of some searched keys, or of all; the first trials
+    warm_start: Runs = ()  # directories of earlier runs to learn from
 
 
 class Scheduler(_Section):

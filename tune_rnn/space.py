@@ -83,18 +83,22 @@ class Space:
         """Draw what an assignment lacks; the branch is one that allows all that is given."""
         names = [name for name in self.branches if self.allows(given, name)]
         branch = given.get("one_of", names[rng.integers(len(names))] if names else None)
-        distributions = self.distributions(branch)
-        drawn = {key: one.from_unit(rng.random()) for key, one in distributions.items()}
-        values = drawn | {key: as_value(distributions[key], given[key]) for key in given if key != "one_of"}
-        return values if branch is None else {"one_of": branch, **values}
+        drawn = {key: one.from_unit(rng.random()) for key, one in self.distributions(branch).items()}
+        return {**self.assign({}, branch), **drawn, **self.assign(given, branch)}
+
+    def assign(self, values: Mapping[str, Any], branch: str | None) -> Assignment:
+        """Return values in their distributions' types, and the branch; KeyError or ValueError for what does not fit."""
+        searched = self.distributions(branch)
+        assignment = {key: as_value(searched[key], value) for key, value in values.items() if key != "one_of"}
+        return assignment if branch is None else {"one_of": branch, **assignment}
 
     def allows(self, given: Mapping[str, Any], branch: str | None) -> bool:
         """Return whether all that is given is searched in a branch, and lies in the distributions there."""
-        distributions = self.distributions(branch)
         try:
-            return all(as_value(distributions[key], given[key]) is not None for key in given if key != "one_of")
+            self.assign(given, branch)
         except (KeyError, ValueError):
             return False
+        return True
 
     def grid_size(self) -> builtins.int:
         """Return how many points the grid has; InputError where that is infinite, or beyond any budget."""

@@ -71,6 +71,14 @@ def _points(value: Any) -> Any:
     return tuple(value)
 
 
+def _runs(value: Any) -> Any:
+    """Paths, or one of them."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) and path.strip() for path in paths):
+        raise ValueError("must be a list of run directories", "Write for example warm_start: [results/quickstart].")
+    return tuple(paths)
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0)]  # 0 is off
@@ -80,5 +88,6 @@ Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
 Fractions = Annotated[tuple[float, float, float], BeforeValidator(_fractions)]
 GpuShare = Annotated[Literal["auto"] | float, BeforeValidator(_gpu_share)]
 Name = Annotated[str, BeforeValidator(_name)]
+Runs = Annotated[tuple[str, ...], BeforeValidator(_runs)]
 Points = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_points)]
 Storage = Annotated[str, BeforeValidator(_storage)]

@@ -26,7 +26,7 @@ from tune_rnn.yaml_io import load_yaml_value
 Flat = dict[str, Any]
 
 FILES = ("task.corpus", "task.files.train", "task.files.validation", "task.files.test")
-TEXTS = ("name", "one_of", "storage", *FILES)
+TEXTS = ("name", "one_of", "storage", "search.warm_start", *FILES)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tune_rnn.kinds import KINDS
 from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
+from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
@@ -40,7 +42,7 @@ class Plan:
 
 
 class Recorder:
-    """The one writer of a run."""
+    """The one writer of a run; `earlier`: the runs that the search learns from."""
 
     def __init__(
         self,
@@ -50,9 +52,10 @@ class Recorder:
         corpus: Corpus,
         plan: Plan,
         display: Display,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.run, self.journal, self.experiment, self.plan = run, journal, experiment, plan
-        self.display, self.kind = display, KINDS[experiment.task.kind]
+        self.display, self.kind, self.earlier = display, KINDS[experiment.task.kind], earlier
         self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
         self.deadline: float | None = None
         self._boards: dict[int, TrialBoard] = {}

@@ -57,6 +57,7 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "time": _time(journal),
         "tokens": sum(trial.reports[-1].tokens for trial in journal.trials.values() if trial.reports),
         "seed": experiment.search.seed,
+        **({"warm_start": [run.to_dict() for run in recorder.earlier]} if recorder.earlier else {}),
         "provenance": provenance(corpus, recorder.plan.device),
     }
 

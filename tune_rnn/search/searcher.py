@@ -6,12 +6,12 @@ object, and tell it the same things. How to choose is an `Algorithm`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.evidence import Evidence, Observed
 from tune_rnn.search.proposals import Proposal
 from tune_rnn.space import Assignment, Space
 
@@ -31,14 +31,21 @@ class Searcher:
     """Proposes assignments, the starting points first, and learns from what is told.
 
     `start`: assignments to begin with, each of all searched keys or of some; the others are sampled, if possible so
-    that the whole is `allowed` (which a study sets, see `refused`).
+    that the whole is `allowed` (which a study sets, see `refused`). `earlier`: trials of other studies to learn from.
     """
 
     allowed: Callable[[Assignment], bool] | None = None
 
-    def __init__(self, space: Space, algorithm: Algorithm, seed: int, start: Sequence[Assignment] = ()) -> None:
+    def __init__(
+        self,
+        space: Space,
+        algorithm: Algorithm,
+        seed: int,
+        start: Sequence[Assignment] = (),
+        earlier: Iterable[Observed] = (),
+    ) -> None:
         self.space, self.algorithm, self.seed, self.start = space, algorithm, seed, start
-        self.evidence = Evidence()
+        self.evidence = Evidence(earlier)
 
     def propose(self, number: int) -> Proposal | None:
         """What trial `number` should try; None when there is nothing left. Asking again changes nothing.

@@ -61,6 +61,8 @@ def simulate(
     if budget <= 0:
         raise InputError("budget", "must be above 0, in whole trainings", "Write budget=40, for example.", budget)
     check_start(study.search.start, space)
+    if study.search.warm_start:
+        raise InputError("search.warm_start", "names runs, and a simulation knows of none", "Remove it.")
     searcher = build_searcher(study.search, space)
     judge = build_scheduler(study.scheduler, blackbox.max_resource)
     end = budget * blackbox.max_resource / workers

@@ -21,7 +21,7 @@ from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher
 from tune_rnn.study.proposing import Proposer
-from tune_rnn.study.trainable import SCORE, score
+from tune_rnn.study.trainable import SCORE
 
 
 class _LeftOutOfPickles:
@@ -151,10 +151,9 @@ def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
     for record in journal.trials.values():
         searcher.began(record.number, record.assignment)
         for report in record.reports:
-            reached = score(report)
-            searcher.reported(record.number, report.spent, reached)
-            if math.isfinite(reached):
-                scheduler.goes_on(record.number, report.spent, reached)
+            searcher.reported(record.number, report.spent, report.score)
+            if math.isfinite(report.score):
+                scheduler.goes_on(record.number, report.spent, report.score)
         if record.outcome:
             searcher.ended(record.number)
     for assignment in journal.refused:
