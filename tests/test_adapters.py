@@ -16,7 +16,7 @@ from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
 from tune_rnn.study.adapters import StudyScheduler, _reason, replay
-from tune_rnn.study.trainable import SCORE, score
+from tune_rnn.study.trainable import SCORE
 
 
 def report(spent: float, loss: float | None, finished: str = "") -> Report:
@@ -78,8 +78,8 @@ def test_a_diverged_trial_is_stopped_and_asks_nobody() -> None:
 
 @pytest.mark.parametrize("loss", [0.1, 3.9, 1e9])
 def test_a_trial_that_diverged_after_good_reports_scores_as_diverged(loss: float) -> None:
-    assert score(report(1.0, loss)) == loss
-    assert score(report(3.0, loss, "diverged")) == math.inf
+    assert report(1.0, loss).score == loss
+    assert report(3.0, loss, "diverged").score == math.inf
 
 
 @pytest.mark.parametrize(

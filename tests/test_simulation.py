@@ -98,6 +98,11 @@ def test_settings_are_those_of_the_experiment_file() -> None:
     assert stopped <= {3, 9, 27}, "3 units: those that diverge"
 
 
+def test_starting_points_come_first() -> None:
+    history = simulate({"algorithm": "hyperopt", "start": [{"x": 0.25}, {"x": 1}]}, "asha", Lines(), 2, 12)
+    assert [trial["x"] for trial in history.trials[:2]] == [0.25, 1.0]
+
+
 def test_a_space_with_branches() -> None:
     class Branched(Lines):
         def __init__(self) -> None:
@@ -123,6 +128,10 @@ def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
     [
         ({"search": "bayes"}, "search.algorithm"),
         ({"search": {"algorithm": "random", "seedling": 1}}, "search.seedling"),
+        ({"search": {"algorithm": "random", "start": [{"y": 1}]}}, r"search.start\[0\].y: 1: is not searched"),
+        ({"search": {"algorithm": "random", "start": [{"x": 2}]}}, r"search.start\[0\].x: 2: is no value of uniform"),
+        ({"search": {"algorithm": "random", "start": 2}}, "search.start: 2: must be a list of starting points"),
+        ({"search": {"algorithm": "hyperopt", "warm_start": ["run"]}}, "search.warm_start: names runs, and"),
         ({"scheduler": "asha2"}, "scheduler.algorithm"),
         ({"workers": 0}, "workers: 0: must be at least 1"),
         ({"budget": -1}, "budget: -1: must be above 0"),

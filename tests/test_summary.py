@@ -71,6 +71,7 @@ def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: C
     assert counts == {
         **{"total": 6, "completed": 1, "stopped_early": 2, "diverged": 1, "failed": 1},
         "unfinished": 1,
+        "refused": 0,
     }
     assert (summary["name"], summary["status"], summary["seed"]) == ("study", "interrupted", 9)
     best = summary["best"]

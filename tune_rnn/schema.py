@@ -17,15 +17,18 @@ from tune_rnn.config.fields import (
     GpuShare,
     Name,
     Paths,
+    Points,
     Positive,
     Probability,
+    Runs,
     Storage,
     Strength,
-    Tokens,
+    Whole,
 )
 from tune_rnn.errors import InputError
 
 SEARCHED = ("model", "regularizers", "training")  # the sections where distributions may stand
+LEARN_NOTHING = ("random", "sobol", "grid")  # algorithms of search to which results mean nothing
 SAME_IN_ALL_TRIALS = ("training.precision", "training.report_every")  # but not for these
 
 
@@ -156,7 +159,7 @@ class Budget(_Section):
     """Epochs or tokens are for each trial; trials and hours for the study, whichever comes first."""
 
     epochs: Positive | None = None
-    tokens: Tokens | None = None
+    tokens: Whole | None = None
     trials: Count | None = None
     hours: Positive | None = None
 
@@ -186,6 +189,8 @@ class Search(_Section):
     algorithm: Literal["hyperopt", "random", "sobol", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
+    start: Points = ()  # starting points: values of some searched keys, or of all; the first trials
+    warm_start: Runs = ()  # directories of earlier runs to learn from
 
 
 class Scheduler(_Section):
@@ -194,6 +199,12 @@ class Scheduler(_Section):
     algorithm: Literal["asha", "hyperband", "median", "none"] = "asha"
     first_rung: Positive | None = None  # in the budget's unit; default training.report_every
     reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
+
+
+class Constraints(_Section):
+    """What a configuration may not exceed: it is refused before it is trained, and another one takes its place."""
+
+    parameters: Whole | None = None  # of the model
 
 
 class PerTrial(_Section):
@@ -239,6 +250,7 @@ class StudyConfig(_Section):
     budget: Budget
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
+    constraints: Constraints = Constraints()
     resources: Resources = Resources()
     storage: Storage = "results"
 

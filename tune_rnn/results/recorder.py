@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tune_rnn.kinds import KINDS
 from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
+from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import Journal, TrialRecord, outcome_of
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
@@ -26,17 +28,21 @@ from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget."""
+    """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget.
+
+    `points` is how many a grid has to offer: where one of them is refused, no other takes its place.
+    """
 
     slots: int
     threads: int
     device: str
     trials: int | None
     amount: float
+    points: int | None = None
 
 
 class Recorder:
-    """The one writer of a run."""
+    """The one writer of a run; `earlier`: the runs that the search learns from."""
 
     def __init__(
         self,
@@ -46,9 +52,10 @@ class Recorder:
         corpus: Corpus,
         plan: Plan,
         display: Display,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.run, self.journal, self.experiment, self.plan = run, journal, experiment, plan
-        self.display, self.kind = display, KINDS[experiment.task.kind]
+        self.display, self.kind, self.earlier = display, KINDS[experiment.task.kind], earlier
         self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
         self.deadline: float | None = None
         self._boards: dict[int, TrialBoard] = {}
@@ -60,6 +67,9 @@ class Recorder:
 
     def proposed(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> None:
         self.journal.propose(number, seed, assignment, config)
+
+    def refused(self, number: int, assignment: Assignment) -> None:
+        self.journal.refuse(number, assignment)
 
     def started(self, number: int) -> None:
         """A trial has a slot: its row appears in TensorBoard now."""
@@ -151,7 +161,7 @@ class Recorder:
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
-            planned=self.plan.trials,
+            planned=self.planned,
             finished=journal.count("completed"),
             running=len(self._running),
             stopped_early=journal.count("stopped_early"),
@@ -166,19 +176,26 @@ class Recorder:
             message="" if self._ended() or self._running else "starting Ray and the first trials",
         )
 
+    @property
+    def planned(self) -> int | None:
+        """How many trials there will be; None where time alone ends the study."""
+        trials, points = self.plan.trials, self.plan.points
+        return trials if trials is None or points is None else min(trials, points - len(self.journal.refused))
+
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""
         left_by_time = None if self.deadline is None else max(0.0, self.deadline - time.time())
         by_time = 0.0 if left_by_time is None else elapsed / max(elapsed + left_by_time, 1e-9)
-        if not self.plan.trials:
+        planned = self.planned
+        if not planned:
             return by_time, left_by_time
         done = self._work_done()
-        by_trials = min(1.0, done / self.plan.trials)
+        by_trials = min(1.0, done / planned)
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
-        tells = new > 0 and (self._ended() > self._ended_before or self.plan.trials == 1)
+        tells = new > 0 and (self._ended() > self._ended_before or planned == 1)
         training = time.monotonic() - (self._first_trial_began or self._began)  # without Ray's start
-        left_by_trials = training * (self.plan.trials - done) / new if tells else None
+        left_by_trials = training * (planned - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
         return max(by_time, by_trials), min(lefts, default=None)
 

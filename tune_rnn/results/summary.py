@@ -57,6 +57,7 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "time": _time(journal),
         "tokens": sum(trial.reports[-1].tokens for trial in journal.trials.values() if trial.reports),
         "seed": experiment.search.seed,
+        **({"warm_start": [run.to_dict() for run in recorder.earlier]} if recorder.earlier else {}),
         "provenance": provenance(corpus, recorder.plan.device),
     }
 
@@ -72,7 +73,7 @@ def _time(journal: Journal) -> dict[str, float]:
 
 def _counts(journal: Journal) -> dict[str, int]:
     counts = {outcome: journal.count(outcome) for outcome in OUTCOMES}
-    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count("")}
+    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count(""), "refused": len(journal.refused)}
 
 
 def _unfinished(recorder: Recorder) -> list[str]:
@@ -82,6 +83,15 @@ def _unfinished(recorder: Recorder) -> list[str]:
         return []
     command = f"tune-rnn resume {recorder.run.path} budget.hours={2 * hours:g}"
     return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
+
+
+def _refused(recorder: Recorder) -> list[str]:
+    """How many configurations were above the cap."""
+    count, limit = len(recorder.journal.refused), recorder.experiment.constraints.parameters
+    if count == 0 or limit is None:
+        return []
+    were = f"{plural(count, 'proposal')} {'was' if count == 1 else 'were'}"
+    return [f"{were} not trained, as models may have no more parameters than constraints.parameters, {limit:,}"]
 
 
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
@@ -103,6 +113,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
             *_unfinished(recorder),
+            *_refused(recorder),
         ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,

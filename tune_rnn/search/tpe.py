@@ -50,11 +50,10 @@ class HyperOpt:
         return HyperOpt, (self.space, self.seed)  # all else follows from these
 
     def suggest(self, place: int, evidence: Evidence) -> Proposal:
-        known = [trial for trial in (*evidence.trials.values(), *evidence.refused) if trial.is_informative]
+        known = evidence.known
         if len(known) < self.startup:
             return self.design.suggest(place, evidence)
-        pending = [trial for trial in evidence.trials.values() if trial.running and not trial.is_informative]
-        told, seed = self._told(known, pending), trial_seed(self.seed, place)
+        told, seed = self._told(known, evidence.pending), trial_seed(self.seed, place)
         documents = self._hyperopt.tpe.suggest(
             [place], self._domain, told, seed, n_startup_jobs=0, gamma=GAMMA, verbose=False
         )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import validate
 from tune_rnn.errors import InputError
 from tune_rnn.schedulers import Scheduler, build_scheduler
@@ -61,9 +62,9 @@ def simulate(
     """Play a study of `budget` whole trainings, all workers together, and return what happened.
 
     `search` and `scheduler` are names, or the sections of an experiment file: {"algorithm": "asha",
-    "reduction_factor": 4}, or objects of your own (`Proposes`, `tune_rnn.schedulers.Scheduler`). Rungs count in units
-    of the black box's resource, of which a worker does one in a unit of time. `trials` ends the study sooner.
-    Raises InputError for what a study would refuse.
+    "reduction_factor": 4}, or objects of your own (`Proposes`, `tune_rnn.schedulers.Scheduler`); starting points have
+    the black box's keys: {"start": [{"x": 0.5}]}. Rungs count in units of the black box's resource, of which a worker
+    does one in a unit of time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
     """
     space = blackbox.space if isinstance(blackbox.space, Space) else Space(dict(blackbox.space), {})
     if workers < 1:
@@ -77,8 +78,11 @@ def simulate(
 
 
 def _searcher(given: str | Section, space: Space, seed: int) -> Searcher:
-    settings = _study("search", given).search
-    return build_searcher(settings.model_copy(update={"seed": seed}), space)
+    settings = _study("search", given).search.model_copy(update={"seed": seed})
+    check_start(settings.start, space)
+    if settings.warm_start:
+        raise InputError("search.warm_start", "names runs, and a simulation knows of none", "Remove it.")
+    return build_searcher(settings, space)
 
 
 def _scheduler(given: str | Section, amount: float) -> Scheduler:

@@ -14,14 +14,14 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
-from tune_rnn.results.journal import Journal, TrialRecord
+from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
-from tune_rnn.search import Searcher, trial_seed
-from tune_rnn.study.trainable import SCORE, score
+from tune_rnn.search import Searcher
+from tune_rnn.study.proposing import Proposer
+from tune_rnn.study.trainable import SCORE
 
 
 class _LeftOutOfPickles:
@@ -38,17 +38,17 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     again. Trials that an earlier session left unfinished come first, each from its checkpoint.
     """
 
-    def __init__(self, searcher: Searcher, recorder: Recorder, experiment: Experiment, slots: int) -> None:
+    def __init__(self, proposer: Proposer, slots: int) -> None:
         super().__init__(metric=SCORE, mode="min")
-        self.ours = searcher  # not `searcher`, in which Ray would look for one of its own
-        self.recorder, self.experiment, self.slots = recorder, experiment, slots
-        self.unfinished = recorder.journal.unfinished
+        self.ours = proposer.searcher  # not `searcher`, in which Ray would look for one of its own
+        self.proposer, self.recorder, self.slots = proposer, proposer.recorder, slots
+        self.unfinished = proposer.recorder.journal.unfinished
         self.running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
         if len(self.running) >= self.slots:
             return None
-        record = self.unfinished.pop(0) if self.unfinished else self._propose()
+        record = self.unfinished.pop(0) if self.unfinished else self.proposer.next_trial()
         if record is None:
             return RaySearcher.FINISHED
         self.running[trial_id] = record.number
@@ -59,18 +59,6 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "trial": record.config,
             "resume_from": str(directory) if directory else None,
         }
-
-    def _propose(self) -> TrialRecord | None:
-        trials, limit = self.recorder.journal.trials, self.experiment.budget.trials
-        number = len(trials)
-        proposal = self.ours.propose(number) if limit is None or number < limit else None
-        if proposal is None:
-            return None
-        config = self.experiment.trial_config(proposal.assignment).to_dict()
-        seed = trial_seed(self.experiment.search.seed, number) if proposal.seed is None else proposal.seed
-        self.recorder.proposed(number, seed, proposal.assignment, config)
-        self.ours.began(number, proposal.assignment)
-        return trials[number]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self.ours.reported(self.running[trial_id], result["spent"], result[SCORE])
@@ -163,12 +151,13 @@ def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
     for record in journal.trials.values():
         searcher.began(record.number, record.assignment)
         for report in record.reports:
-            reached = score(report)
-            searcher.reported(record.number, report.spent, reached)
-            if math.isfinite(reached):
-                scheduler.goes_on(record.number, report.spent, reached)
+            searcher.reported(record.number, report.spent, report.score)
+            if math.isfinite(report.score):
+                scheduler.goes_on(record.number, report.spent, report.score)
         if record.outcome:
             searcher.ended(record.number)
+    for assignment in journal.refused:
+        searcher.refused(assignment)
 
 
 def name_of(trial: Trial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from tune_rnn.data import Corpus
 from tune_rnn.display import Display, plural
@@ -11,10 +12,11 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.directory import RunDirectory
+from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
-from tune_rnn.search import build_searcher, planned_trials
+from tune_rnn.search import build_searcher, grid_points, planned_trials
 from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
@@ -33,7 +35,8 @@ class Stop(Exception):
 class Session:
     """A study at work in a run directory that is locked.
 
-    `started` is when its time began to count; `interrupted` is set when the trials are to end.
+    `started` is when its time began to count; `interrupted` is set when the trials are to end; `earlier` is what
+    `search.warm_start` names.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Session:
         display: Display,
         started: float,
         interrupted: Interrupt,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.experiment, self.corpus, self.directory, self.slots = experiment, corpus, run, slots
         self.display, self.interrupted = display, interrupted
@@ -55,8 +59,9 @@ class Session:
         wall_before_s = self.journal.wall_s
         self.journal.open_session(corpus.sha256, together, started)
         device = "cuda" if slots.gpu > 0 else "cpu"
-        plan = Plan(together, slots.threads, device, planned, experiment.budget.amount)
-        self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display)
+        amount, points = experiment.budget.amount, grid_points(experiment)
+        plan = Plan(together, slots.threads, device, planned, amount, points)
+        self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display, earlier)
         hours = experiment.budget.hours
         if hours is not None:
             self.recorder.deadline = started + 3600 * hours - wall_before_s - END_S
@@ -69,7 +74,10 @@ class Session:
         """Run the trials; returns the study's status: "failed" only where the disk is full."""
         from tune_rnn.study.tuning import tune_trials
 
-        searcher = build_searcher(self.experiment.search, self.experiment.space)
+        for run in self.recorder.earlier:
+            self.display.say(str(run))
+        earlier = [trial for run in self.recorder.earlier for trial in run.used]
+        searcher = build_searcher(self.experiment.search, self.experiment.space, earlier)
         budget = TrialBudget.of(self.experiment)
         try:
             tune_trials(self.experiment, self.corpus, budget, self.slots, searcher, self.recorder, self._stop)
