@@ -301,6 +301,15 @@ class TestSearchersThatLearn:
         proposed = [searcher.propose(number) for number in range(30, 60)]
         assert np.mean([proposal.assignment["x"] > 0 for proposal in proposed if proposal]) < 0.25
 
+    def test_what_is_refused_does_not_end_the_start_up_design(self, algorithm: str) -> None:
+        """There is no trial yet: a search that learnt from refusals alone would take the first of them for the best."""
+        searcher, design = searcher_of(algorithm, LINE), searcher_of("sobol", LINE)
+        for place in range(20):
+            proposal = searcher.propose(0)
+            assert proposal == design.propose(place)
+            assert proposal is not None
+            searcher.refused(proposal.assignment)
+
     def test_proposals_do_not_pile_up_while_trials_begin(self, algorithm: str) -> None:
         """One after another without any result in between, they go apart."""
         searcher = searcher_of(algorithm, LINE)
