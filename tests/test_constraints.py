@@ -107,6 +107,22 @@ def test_a_refused_configuration_is_journalled_and_another_one_trained(
     proposer.check()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tight_cap_does_not_lead_a_search_that_learns_astray(
+    make: Callable[..., Experiment], tmp_path: Path, seed: int
+) -> None:
+    """A tenth of the range is below it: the first proposals are all above, and must not be taken for the best."""
+    model = {"embedding_size": 8, "hidden_size": {"int": [8, 512]}}
+    cap = {"parameters": 20_000}  # up to about 60
+    proposer = proposer_of(
+        make(model=model, constraints=cap, search={"algorithm": "hyperopt", "seed": seed}), tmp_path / "trials.jsonl"
+    )
+    assert len(play(proposer, 12)) == 12
+    refused = [event["trial"] for event in events(proposer, "refused")]
+    assert len(refused) < 150
+    assert refused.count(11) + refused.count(10) < 20, "it has learnt where they are"
+
+
 @pytest.mark.parametrize("algorithm", ["random", "sobol", "hyperopt"])
 @pytest.mark.parametrize("done", [1, 5])
 def test_a_resumed_study_proposes_the_same(

@@ -273,15 +273,22 @@ class TestSearchersThatLearn:
 
     def test_they_learn_the_branch_and_the_choice(self, algorithm: str) -> None:
         """One of 3 branches and one of 2 cells is better: later trials take each more often than by chance."""
-        searcher = searcher_of(algorithm, BRANCHED, 1)
         taken = []
-        for number in range(60):
-            proposal = searcher.propose(number)
-            assert proposal is not None
-            right = proposal.assignment["one_of"] == "adamw", proposal.assignment["model.cell"] == "gru"
-            train(searcher, number, proposal.assignment, 3.0 - sum(right))
-            taken.append(right)
-        assert np.mean(taken[30:], axis=0).min() >= 0.6
+        for seed in range(3):
+            searcher = searcher_of(algorithm, BRANCHED, seed)
+            for number in range(60):
+                proposal = searcher.propose(number)
+                assert proposal is not None
+                values = proposal.assignment
+                right = values["one_of"] == "adamw", values["model.cell"] == "gru"
+                others = (values["regularizers.input_dropout"] - 0.2) ** 2 + (
+                    values["model.hidden_size"] / 512 - 0.7
+                ) ** 2
+                train(searcher, number, values, 2 - 0.3 * right[0] - 0.2 * right[1] + 0.5 * others)
+                taken += [right] * (number >= 30)
+        branch, cell = np.mean(taken, axis=0)
+        assert branch > 0.5
+        assert cell > 0.65
 
     def test_they_learn_from_running_trials_and_know_that_budgets_differ(self, algorithm: str) -> None:
         """Low x is better at every budget; those of low x had little of it, so that their last scores are worse."""
@@ -300,6 +307,15 @@ class TestSearchersThatLearn:
             train(searcher, number, {"x": x}, math.nan if x > 0 else 1.0 + 0.01 * (number % 7))
         proposed = [searcher.propose(number) for number in range(30, 60)]
         assert np.mean([proposal.assignment["x"] > 0 for proposal in proposed if proposal]) < 0.25
+
+    def test_what_is_refused_does_not_end_the_start_up_design(self, algorithm: str) -> None:
+        """There is no trial yet: a search that learnt from refusals alone would take the first of them for the best."""
+        searcher, design = searcher_of(algorithm, LINE), searcher_of("sobol", LINE)
+        for place in range(20):
+            proposal = searcher.propose(0)
+            assert proposal == design.propose(place)
+            assert proposal is not None
+            searcher.refused(proposal.assignment)
 
     def test_proposals_do_not_pile_up_while_trials_begin(self, algorithm: str) -> None:
         """One after another without any result in between, they go apart."""

@@ -62,6 +62,11 @@ class Evidence:
         return [one for one in (*self.earlier, *self.trials.values(), *self.refused) if one.is_informative]
 
     @property
+    def shown(self) -> int:
+        """How many trials have shown something, earlier studies' included: what was refused tells of no loss."""
+        return len(self.known) - len(self.refused)
+
+    @property
     def pending(self) -> list[Observed]:
         """Trials that run and have not reported yet."""
         return [trial for trial in self.trials.values() if trial.running and not trial.is_informative]

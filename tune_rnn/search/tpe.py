@@ -50,10 +50,9 @@ class HyperOpt:
         return HyperOpt, (self.space, self.seed)  # all else follows from these
 
     def suggest(self, place: int, evidence: Evidence) -> Proposal:
-        known = evidence.known
-        if len(known) < self.startup:
+        if evidence.shown < self.startup:
             return self.design.suggest(place, evidence)
-        told, seed = self._told(known, evidence.pending), trial_seed(self.seed, place)
+        told, seed = self._told(evidence.known, evidence.pending), trial_seed(self.seed, place)
         documents = self._hyperopt.tpe.suggest(
             [place], self._domain, told, seed, n_startup_jobs=0, gamma=GAMMA, verbose=False
         )
