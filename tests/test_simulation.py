@@ -81,8 +81,8 @@ def test_incumbents() -> None:
 
 def test_early_stopping_tries_more_and_learning_finds_better() -> None:
     found = {
-        (searcher, scheduler): [simulate(searcher, scheduler, Synthetic("noisy", 1), 4, 20, seed) for seed in range(4)]
-        for searcher, scheduler in (("random", "none"), ("random", "asha"), ("hyperopt", "asha"))
+        pair: [simulate(*pair, Synthetic("noisy", seed), workers=8, budget=40, seed=seed) for seed in range(3)]
+        for pair in (("random", "none"), ("random", "asha"), ("hyperopt", "asha"))
     }
     trials = {pair: np.mean([len(history.trials) for history in played]) for pair, played in found.items()}
     losses = {pair: np.mean([played.finished_incumbent[-1] for played in many]) for pair, many in found.items()}
