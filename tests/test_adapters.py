@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tune_rnn import space
+from tune_rnn.constraints import REFUSALS, ParameterCap
+from tune_rnn.errors import StudyFailed
 from tune_rnn.experiment import Experiment
 from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
@@ -19,7 +21,8 @@ from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
 from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
-from tune_rnn.study.trainable import SCORE, score
+from tune_rnn.study.proposing import Proposer
+from tune_rnn.study.trainable import SCORE
 
 
 def report(spent: float, loss: float | None, finished: str = "") -> Report:
@@ -89,13 +92,18 @@ class Recorded:
     def proposed(self, *what: Any) -> None:
         self.journal.propose(*what)
 
+    def refused(self, number: int, assignment: dict[str, Any]) -> None:
+        self.journal.refuse(number, assignment)
+
     def end(self, number: int, loss: float) -> None:
         self.journal.report(number, report(1.0, loss, "budget"))
         self.journal.checkpoint(number, "somewhere")
         self.journal.end(number, "completed", "")
 
 
-def a_final_study(path: Path, **budget: Any) -> tuple[StudySearcher, Recorded, FinalStage]:
+def a_final_study(
+    path: Path, cap: ParameterCap | None = None, **budget: Any
+) -> tuple[StudySearcher, Recorded, FinalStage]:
     """Three trials on two slots, then the best one with two new seeds."""
     study = Experiment(
         name="study",
@@ -107,7 +115,8 @@ def a_final_study(path: Path, **budget: Any) -> tuple[StudySearcher, Recorded, F
     recorded = Recorded(path)
     final = FinalStage(recorded.journal, study, 2, None)
     searcher = build_searcher(study.search, study.space)
-    return StudySearcher(searcher, recorded, study, 2, final), recorded, final  # type: ignore[arg-type]
+    proposer = Proposer(searcher, recorded, study, cap or ParameterCap(None, 50))  # type: ignore[arg-type]
+    return StudySearcher(proposer, 2, final), recorded, final
 
 
 def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_searcher_nothing(tmp_path: Path) -> None:
@@ -133,6 +142,53 @@ def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_se
     assert asked.ours.evidence.trials == known
     assert list(known) == [0, 1, 2]
     assert asked.suggest("f") == "FINISHED"
+
+
+def test_a_search_that_goes_on_after_a_final_stage_counts_its_own_trials_alone(tmp_path: Path) -> None:
+    """Whether a final stage came in between or not, a larger budget brings the same trials with the same seeds."""
+    seen = []
+    for name, in_between in (("with", True), ("without", False)):
+        (tmp_path / name).mkdir()
+        asked, recorded, _ = a_final_study(tmp_path / name)
+        for trial in "abc":
+            searched: Any = asked.suggest(trial)
+            recorded.end(searched["number"], 1.0)
+            asked.on_trial_complete(trial, {"spent": 1.0, SCORE: 1.0})
+        if in_between:
+            again: list[Any] = [asked.suggest("d"), asked.suggest("e")]
+            recorded.end(again[0]["number"], 0.1)  # the other one has not ended
+        larger, recorded, _ = a_final_study(tmp_path / name, trials=5)
+        replay(larger.ours, RunAll(), recorded.journal)
+        new: list[Any] = [larger.suggest("e"), larger.suggest("f")]
+        assert [one["stage"] for one in new] == ["search", "search"]
+        assert [one["number"] for one in new] == ([5, 6] if in_between else [3, 4])
+        assert larger.suggest("g") is None
+        seen.append([(one["seed"], one["trial"]) for one in new])
+    assert seen[0] == seen[1]
+
+
+def test_the_final_stage_follows_a_search_that_is_given_up_and_knows_no_cap(tmp_path: Path) -> None:
+    asked, recorded, _ = a_final_study(tmp_path)
+    first: Any = asked.suggest("a")
+    recorded.end(0, 1.0)
+    asked.on_trial_complete("a", {"spent": 1.0, SCORE: 1.0})
+    second: Any = asked.suggest("b")
+    asked.proposer.cap = ParameterCap(1, 50)  # below every model, those of the first trials included
+    assert asked.suggest("c") is None, "the second trial may be the best"
+    assert asked.suggest("c") is None
+    assert len(recorded.journal.refused) == REFUSALS, "it is given up once, however often Ray asks"
+    recorded.end(second["number"], 2.0)
+    asked.on_trial_complete("b", {"spent": 1.0, SCORE: 2.0})
+    again: list[Any] = [asked.suggest("c"), asked.suggest("d")]
+    assert [(one["stage"], one["trial"]) for one in again] == [("final", first["trial"])] * 2
+    for name, one in zip("cd", again, strict=True):
+        recorded.end(one["number"], 1.0)
+        asked.on_trial_complete(name, {"spent": 1.0, SCORE: 1.0})
+    assert asked.suggest("e") == "FINISHED"
+    assert len(recorded.journal.refused) == REFUSALS
+    assert [trial.outcome for trial in recorded.journal.in_stage("search")] == ["completed"] * 2
+    with pytest.raises(StudyFailed, match="What was trained until then is in"):
+        asked.proposer.check()
 
 
 def test_a_search_whose_time_is_up_is_set_aside_for_the_final_stage(
@@ -170,8 +226,8 @@ def test_the_scheduler_is_not_asked_about_trials_of_the_final_stage() -> None:
 
 @pytest.mark.parametrize("loss", [0.1, 3.9, 1e9])
 def test_a_trial_that_diverged_after_good_reports_scores_as_diverged(loss: float) -> None:
-    assert score(report(1.0, loss)) == loss
-    assert score(report(3.0, loss, "diverged")) == math.inf
+    assert report(1.0, loss).score == loss
+    assert report(3.0, loss, "diverged").score == math.inf
 
 
 @pytest.mark.parametrize(

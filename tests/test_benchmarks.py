@@ -33,3 +33,19 @@ def test_the_decoders_are_compared() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     times = r" \| ".join([r"\d+ ms, \d+\.\d\d"] * 3)
     assert re.search(rf"^\| 3,000 \| 8 MiB \| {times} \|$", done.stdout, re.MULTILINE)
+
+
+def test_searches_are_compared_and_not_played_twice(tmp_path: Path) -> None:
+    results = tmp_path / "search.jsonl"
+    command = [sys.executable, str(SCRIPT.with_name("search.py")), "--results", str(results), "--workers", "2"]
+    command += ["--seeds", "2", "--boxes", "noisy", "--methods", "random", "tune_rnn", "ray"]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line.split(" | ") for line in first.stdout.splitlines()[2:5]]
+    assert [row[0].strip("| ") for row in rows] == ["random", "tune_rnn", "ray"]
+    assert all(0 <= float(mean) <= 1 for row in rows for mean in row[1:4])
+    assert rows[2][4] == "1.00 (1.00 to 1.00)"
+    played = results.read_text()
+    assert len(played.splitlines()) == 6
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == first.stdout
+    assert results.read_text() == played

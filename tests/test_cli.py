@@ -103,8 +103,8 @@ MISTAKES = [
     ("training.learning_rate={loguniform: [1, 2]}", "training.learning_rate: "),
     ("regularizers.input_dropout={uniform: [0, 1]}", "regularizers.input_dropout: 1"),
     # study
-    ("search.algorithm=bayes", "search.algorithm: 'bayes': must be one of hyperopt, random, grid."),
-    ("scheduler.algorithm=hyperband", "scheduler.algorithm: 'hyperband': must be one of asha, none."),
+    ("search.algorithm=bayes", "search.algorithm: 'bayes': must be one of hyperopt, "),
+    ("scheduler.algorithm=hyper", "scheduler.algorithm: 'hyper': must be one of asha, "),
     ("name=runs/study", "name: 'runs/study': must be 1 to 100 letters"),
     ("name=..", "name: '..': must be 1 to 100 letters"),
     ("budget.trials=0", "budget.trials: 0: must be at least 1."),

@@ -39,11 +39,62 @@ def test_what_diverged_is_worst_and_what_has_no_score_is_unknown() -> None:
     assert len(expected_scores([])) == 0
 
 
+def test_a_huge_loss_tilts_no_line() -> None:
+    curves = [trial(4 + 0.1 * n, 3 + 0.1 * n, 2 + 0.1 * n) for n in range(9)]
+    usual = expected_scores([*curves, trial(4.05)])
+    assert expected_scores([*curves, trial(4.05), trial(1e18, 1e18)])[:10] == pytest.approx(usual, abs=0.05)
+
+
 def test_budgets_that_lie_close_are_taken_for_one() -> None:
     """Of 1, 2, … 7 those at 1, 2, 3 and 5 are looked at."""
     budgets = tuple(float(spent) for spent in range(1, 8))
     curves = [trial(*np.linspace(2 + 0.1 * n, 1 + 0.1 * n, 7), spent=budgets) for n in range(4)]
     assert expected_scores(curves) == pytest.approx([curve.scores[4] for curve in curves])
+
+
+def of_group(group: str, *scores: float) -> list[Observed]:
+    return [Observed({}, [1.0], [score], group=group) for score in scores]
+
+
+def test_the_best_of_another_study_is_good_and_its_worst_is_bad() -> None:
+    """Losses of the other data are all far above; one of its trials is as much above the others as one here."""
+    own, other = of_group("", 1.0, 1.1, 1.2, 1.3, 1.6), of_group("x", 40.0, 41.0, 42.0, 43.0, 46.0)
+    expected = expected_scores([*other, *own])
+    assert expected[5:].tolist() == pytest.approx([1.0, 1.1, 1.2, 1.3, 1.6]), "this study's own stay as they are"
+    assert expected[:5] == pytest.approx([1.0, 1.1, 1.2, 1.3, 1.6])
+    order = np.argsort(expected, kind="stable")
+    assert {int(place) for place in order[:2]} == {0, 5}
+    assert {int(place) for place in order[-2:]} == {4, 9}
+
+
+def test_each_other_study_is_compared_within_itself() -> None:
+    first, second = of_group("x", 10.0, 11.0, 12.0), of_group("y", 500.0, 510.0, 520.0)
+    alone = expected_scores([*first, *second])
+    assert alone[:3] == pytest.approx(alone[3:])
+    assert np.median(alone) == pytest.approx(0.0), "there is no own scale yet"
+    expected = expected_scores([*first, *second, *of_group("", 2.0)])
+    assert (np.diff(expected[:3]) > 0).all()
+    assert expected[1] == expected[4] == expected[6] == 2.0
+
+
+def test_budgets_of_another_study_are_its_own() -> None:
+    """There is nothing to learn from 100 epochs there about what 8 bring here."""
+    other = [Observed({}, [50.0, 100.0], [9.0 - n, 8.0 - n], group="x") for n in range(3)]
+    own = [trial(4.0, 3.0), trial(5.0)]
+    expected = expected_scores([*other, *own])
+    assert expected[3:].tolist() == expected_scores(own).tolist()
+    assert np.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("scores", [(1.0,), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0, 2.0)])
+def test_groups_without_a_spread(scores: tuple[float, ...]) -> None:
+    bad = Observed({}, bad=True, group="x")
+    for own, other in ((scores, (5.0, 6.0, 9.0)), ((5.0, 6.0, 9.0), scores)):
+        expected = expected_scores([*of_group("", *own), *of_group("x", *other), bad])
+        assert np.isfinite(expected[:-1]).all()
+        assert expected[-1] == math.inf
+        assert (np.diff(expected[: len(own)]) >= 0).all()
+        assert (np.diff(expected[len(own) : -1]) >= 0).all()
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=30), st.integers(0, 1000))
@@ -64,3 +115,15 @@ def test_evidence_keeps_the_lowest_scores_and_forgets_repeated_reports() -> None
     assert (evidence.trials[0].spent, evidence.trials[0].scores) == ([1.0, 2.0, 3.0], [3.0, 2.0, 2.0])
     evidence.report(0, 4.0, math.nan)
     assert evidence.trials[0].bad
+
+
+def test_evidence_tells_what_is_known_the_oldest_first_and_what_is_pending() -> None:
+    evidence = Evidence(of_group("x", 7.0))
+    evidence.refuse({"x": 3})
+    for number in range(4):
+        evidence.begin(number, {"x": number})
+    evidence.report(0, 1.0, 2.0)
+    evidence.end(1, diverged=True)
+    evidence.end(2)
+    assert [one.assignment for one in evidence.known] == [{}, {"x": 0}, {"x": 1}, {"x": 3}]
+    assert [one.assignment for one in evidence.pending] == [{"x": 3}], "trial 2 has failed"

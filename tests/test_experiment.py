@@ -249,6 +249,39 @@ def test_an_override_sets_a_key_in_every_branch_and_may_choose_one() -> None:
     assert loaded == Experiment.from_yaml_text(EXAMPLE), "overrides leave the experiment itself alone"
 
 
+POINTS = "[{training: {learning_rate: 1e-3}, one_of: adamw}, {model.layers: 2, training.learning_rate: 5}]"
+
+
+def test_starting_points_are_nested_or_dotted_and_come_back_from_yaml() -> None:
+    loaded = Experiment.from_yaml_text(EXAMPLE, [f"search.start={POINTS}"])
+    start = ({"training.learning_rate": 1e-3, "one_of": "adamw"}, {"model.layers": 2, "training.learning_rate": 5})
+    assert loaded.search.start == start
+    assert Experiment.from_yaml_text(loaded.to_yaml()) == loaded
+    assert "start: [{training: {learning_rate: 0.001}, one_of: adamw}, {model: {layers: 2}, " in loaded.to_yaml()
+    built = experiment(
+        model={"layers": space.int(1, 2)},
+        training={"learning_rate": space.log_uniform(1e-3, 10)},
+        search={"start": ({"model": {"layers": 2}, "training.learning_rate": 5},)},
+    )
+    assert built.search.start == start[1:]
+    assert loaded.with_overrides(["search.start=null"]).search.start == ()
+
+
+@pytest.mark.parametrize(
+    ("override", "left"),
+    [
+        ("training.learning_rate=2", [{"one_of": "adamw"}, {"model.layers": 2}]),
+        ("model.layers=1", [{"training.learning_rate": 1e-3, "one_of": "adamw"}, {"training.learning_rate": 5}]),
+        ("model.layers={int: [1, 4]}", None),
+        ("one_of=sgd", [{"model.layers": 2, "training.learning_rate": 5}]),
+        ("one_of=adamw", [{"training.learning_rate": 1e-3}]),
+    ],
+)
+def test_an_override_fixes_a_key_in_the_starting_points_too(override: str, left: list[dict[str, Any]] | None) -> None:
+    loaded = Experiment.from_yaml_text(EXAMPLE, [f"search.start={POINTS}"])
+    assert loaded.with_overrides([override]).search.start == (loaded.search.start if left is None else tuple(left))
+
+
 def test_files_instead_of_a_corpus(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_bytes(
@@ -329,6 +362,10 @@ def test_any_experiment_comes_back_from_its_yaml_with_the_same_samples(sections:
     assert loaded.to_yaml() == built.to_yaml()
     assert loaded.space == built.space
     sample = built.space.sample(np.random.default_rng(seed))
+    if sample:
+        begun = built.replace("search.start", [sample])
+        assert Experiment.from_yaml_text(begun.to_yaml()) == begun
+        assert begun.space.complete(begun.search.start[0], np.random.default_rng(0)) == sample
     assert loaded.space.sample(np.random.default_rng(seed)) == sample
     config = built.trial_config(sample)
     assert loaded.trial_config(sample) == config

@@ -196,8 +196,10 @@ def test_how_many_trainings_there_may_be() -> None:
     assert planned_trainings(experiment(budget={"epochs": 9, "hours": 1}, final={"audit": 4})) == (9, 4)
     assert planned_trainings(experiment(model={}, final={"seeds": 5})) == (5, 0), "one configuration"
     assert planned_trainings(experiment(final={"top_k": 0, "audit": 4})) == (0, 0)
-    grid = {"model": {"hidden_size": {"grid": [8, 16]}}, "search": {"algorithm": "grid", "seeds": 3}}
+    grid: dict[str, Any] = {"model": {"hidden_size": {"grid": [8, 16]}}, "search": {"algorithm": "grid", "seeds": 3}}
     assert planned_trainings(experiment(**grid, final={"top_k": 5, "seeds": 2})) == (4, 0)
+    grid["search"] |= {"start": [{"model": {"hidden_size": 16}}] * 3}
+    assert planned_trainings(experiment(**grid, final={"top_k": 5, "seeds": 2})) == (4, 0), "they are of the grid"
 
 
 def test_the_candidates_may_be_trained_for_longer() -> None:

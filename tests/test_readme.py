@@ -14,16 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def block(language: str) -> str:
-    """The only code block of a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(found)
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language."""
+    return [str(found) for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)]
 
 
 def test_the_python_example_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = block("python")
+    code = blocks("python")[0]
     assert len([line for line in code.splitlines() if line]) < 10
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
@@ -31,8 +30,16 @@ def test_the_python_example_runs_as_it_stands(
     assert (tmp_path / "results" / "from-python" / "best" / "model.safetensors").exists()
 
 
+def test_the_simulation_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks("python")[1], "README.md", "exec"), {})
+    trials, finished, loss = capsys.readouterr().out.split()
+    assert int(trials) > 2 * int(finished) > 20
+    assert float(loss) < 1.6
+
+
 def test_the_yaml_example_loads() -> None:
-    assert set(Experiment.from_yaml_text(block("yaml")).space.branches) == {"sgd", "adamw"}
+    (example,) = blocks("yaml")
+    assert set(Experiment.from_yaml_text(example).space.branches) == {"sgd", "adamw"}
 
 
 @pytest.mark.parametrize("key", [key for key, section in known_keys().items() if section is None])

@@ -150,7 +150,7 @@ class TestSearchersThatDraw:
             {"model.cell": "gru", "model.hidden_size": 128},
             {"regularizers.input_dropout": 0.15},
         ]
-        searcher = build_searcher(Search(algorithm=algorithm), searched, start)  # type: ignore[arg-type]
+        searcher = searcher_of(algorithm, searched, start=start)
         whole = play(searcher, 24)
         for given, proposal in zip(start, whole, strict=False):
             assert given.items() <= proposal.assignment.items()
@@ -158,6 +158,23 @@ class TestSearchersThatDraw:
             assert proposal.assignment.keys() - {"one_of"} == searched.distributions(branch).keys()
         without = play(searcher_of(algorithm, searched), 1)
         assert whole[2].assignment == without[0].assignment, "the design begins after them"
+
+    def test_starting_points_depend_on_the_trial_s_number_alone(self, algorithm: str, searched: Space) -> None:
+        start = ({"model.cell": "gru"}, {"model.layers": 1.0, "model.cell": "lstm"}, {"model.tied": True})
+        several = Space({**searched.shared, "model.layers": space.int(1, 3)}, searched.branches)
+        whole = play(searcher_of(algorithm, several, 2, start=start), 4)
+        resumed = searcher_of(algorithm, several, 2, start=start)
+        train(resumed, 0, whole[0].assignment, 1.0)
+        assert play(resumed, 2, first=1) == whole[1:3]
+        assert [proposal.start for proposal in whole] == [0, 1, 2, None]
+        assert type_and_value(whole[1].assignment)["model.layers"] == (int, 1), "in the distribution's type"
+
+    def test_a_starting_point_that_is_refused_is_followed_by_the_next(self, algorithm: str, searched: Space) -> None:
+        searcher = searcher_of(algorithm, searched, start=({"model.cell": "gru"}, {"model.cell": "lstm"}))
+        first, untold = searcher.propose(0), searcher.propose(1)
+        assert first is not None
+        searcher.refused(first.assignment)
+        assert searcher.propose(0) == untold
 
     def test_one_choice_is_no_choice(self, algorithm: str, searched: Space) -> None:
         one = Space({"x": space.choice("only"), "y": space.grid(3), **searched.shared}, searched.branches)
@@ -211,6 +228,28 @@ def test_grid_goes_branch_by_branch() -> None:
     assert searcher.propose(10) is None
 
 
+def test_a_grid_comes_after_the_starting_points() -> None:
+    searcher = searcher_of("grid", SMALL, start=({"model.cell": "gru"}, {"model.cell": "rnn", "model.layers": 2}))
+    proposals = play(searcher, 8)
+    assert proposals[0].assignment["model.cell"] == "gru"
+    assert proposals[1].assignment == {"model.layers": 2, "model.cell": "rnn"}
+    assert [proposal.assignment for proposal in proposals[2:]] == SMALL.grid()
+    assert searcher.propose(8) is None
+
+
+@pytest.mark.parametrize(
+    ("point", "branches"),
+    [
+        ({"training.learning_rate": 0.001}, {"adamw"}),  # both branches search it, and one has this value
+        ({"model.tied": True}, set(BRANCHES)),
+        ({"one_of": "plain"}, {"plain"}),
+    ],
+)
+def test_a_starting_point_takes_a_branch_that_has_its_values(point: Assignment, branches: set[str]) -> None:
+    searchers = [searcher_of("random", BRANCHED, seed, start=(point,)) for seed in range(20)]
+    assert {play(searcher, 1)[0].assignment["one_of"] for searcher in searchers} == branches
+
+
 def test_a_grid_must_be_finite() -> None:
     with pytest.raises(InputError, match="continuous"):
         searcher_of("grid", LINE)
@@ -234,15 +273,22 @@ class TestSearchersThatLearn:
 
     def test_they_learn_the_branch_and_the_choice(self, algorithm: str) -> None:
         """One of 3 branches and one of 2 cells is better: later trials take each more often than by chance."""
-        searcher = searcher_of(algorithm, BRANCHED, 1)
         taken = []
-        for number in range(60):
-            proposal = searcher.propose(number)
-            assert proposal is not None
-            right = proposal.assignment["one_of"] == "adamw", proposal.assignment["model.cell"] == "gru"
-            train(searcher, number, proposal.assignment, 3.0 - sum(right))
-            taken.append(right)
-        assert np.mean(taken[30:], axis=0).min() >= 0.6
+        for seed in range(3):
+            searcher = searcher_of(algorithm, BRANCHED, seed)
+            for number in range(60):
+                proposal = searcher.propose(number)
+                assert proposal is not None
+                values = proposal.assignment
+                right = values["one_of"] == "adamw", values["model.cell"] == "gru"
+                others = (values["regularizers.input_dropout"] - 0.2) ** 2 + (
+                    values["model.hidden_size"] / 512 - 0.7
+                ) ** 2
+                train(searcher, number, values, 2 - 0.3 * right[0] - 0.2 * right[1] + 0.5 * others)
+                taken += [right] * (number >= 30)
+        branch, cell = np.mean(taken, axis=0)
+        assert branch > 0.5
+        assert cell > 0.65
 
     def test_they_learn_from_running_trials_and_know_that_budgets_differ(self, algorithm: str) -> None:
         """Low x is better at every budget; those of low x had little of it, so that their last scores are worse."""
@@ -261,6 +307,15 @@ class TestSearchersThatLearn:
             train(searcher, number, {"x": x}, math.nan if x > 0 else 1.0 + 0.01 * (number % 7))
         proposed = [searcher.propose(number) for number in range(30, 60)]
         assert np.mean([proposal.assignment["x"] > 0 for proposal in proposed if proposal]) < 0.25
+
+    def test_what_is_refused_does_not_end_the_start_up_design(self, algorithm: str) -> None:
+        """There is no trial yet: a search that learnt from refusals alone would take the first of them for the best."""
+        searcher, design = searcher_of(algorithm, LINE), searcher_of("sobol", LINE)
+        for place in range(20):
+            proposal = searcher.propose(0)
+            assert proposal == design.propose(place)
+            assert proposal is not None
+            searcher.refused(proposal.assignment)
 
     def test_proposals_do_not_pile_up_while_trials_begin(self, algorithm: str) -> None:
         """One after another without any result in between, they go apart."""
@@ -304,6 +359,7 @@ def test_seeds_of_trials_follow_from_study_and_number() -> None:
         (["model.layers={int: [1, 3]}", "search.algorithm=grid"], 3),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid", "budget.trials=2"], 2),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid", "budget.trials=9"], 3),
+        (["model.layers={int: [1, 3]}", "search.algorithm=grid", "search.start=[{model: {layers: 3}}]"], 4),
     ],
 )
 def test_planned_trials(overrides: list[str], planned: int | None) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from tune_rnn import space
+from tune_rnn.cli import main
 from tune_rnn.errors import InputError
 from tune_rnn.simulation import History, Synthetic, TaskSet, simulate
+from tune_rnn.simulation.table import Outcome, _lines
 from tune_rnn.space import Space
 
 SEARCHERS = ["random", "sobol", "hyperopt"]
@@ -79,8 +81,8 @@ def test_incumbents() -> None:
 
 def test_early_stopping_tries_more_and_learning_finds_better() -> None:
     found = {
-        (searcher, scheduler): [simulate(searcher, scheduler, Synthetic("noisy", 1), 4, 20, seed) for seed in range(4)]
-        for searcher, scheduler in (("random", "none"), ("random", "asha"), ("hyperopt", "asha"))
+        pair: [simulate(*pair, Synthetic("noisy", seed), workers=8, budget=40, seed=seed) for seed in range(3)]
+        for pair in (("random", "none"), ("random", "asha"), ("hyperopt", "asha"))
     }
     trials = {pair: np.mean([len(history.trials) for history in played]) for pair, played in found.items()}
     losses = {pair: np.mean([played.finished_incumbent[-1] for played in many]) for pair, many in found.items()}
@@ -94,6 +96,11 @@ def test_settings_are_those_of_the_experiment_file() -> None:
     assert len(early.trials) > len(late.trials)
     stopped = {max(e.resource for e in late.events if e.trial == trial.trial) for trial in late.events[:-60]}
     assert stopped <= {3, 9, 27}, "3 units: those that diverge"
+
+
+def test_starting_points_come_first() -> None:
+    history = simulate({"algorithm": "hyperopt", "start": [{"x": 0.25}, {"x": 1}]}, "asha", Lines(), 2, 12)
+    assert [trial["x"] for trial in history.trials[:2]] == [0.25, 1.0]
 
 
 def test_a_space_with_branches() -> None:
@@ -121,6 +128,10 @@ def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
     [
         ({"search": "bayes"}, "search.algorithm"),
         ({"search": {"algorithm": "random", "seedling": 1}}, "search.seedling"),
+        ({"search": {"algorithm": "random", "start": [{"y": 1}]}}, r"search.start\[0\].y: 1: is not searched"),
+        ({"search": {"algorithm": "random", "start": [{"x": 2}]}}, r"search.start\[0\].x: 2: is no value of uniform"),
+        ({"search": {"algorithm": "random", "start": 2}}, "search.start: 2: must be a list of starting points"),
+        ({"search": {"algorithm": "hyperopt", "warm_start": ["run"]}}, "search.warm_start: names runs, and"),
         ({"scheduler": "asha2"}, "scheduler.algorithm"),
         ({"workers": 0}, "workers: 0: must be at least 1"),
         ({"budget": -1}, "budget: -1: must be above 0"),
@@ -203,3 +214,22 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     file.write_text('{"hp": 1}')
     with pytest.raises(InputError, match="must be a TaskSet table"):
         TaskSet(file)
+
+
+def test_the_command_compares_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--search", "random", "sobol", "--scheduler", "asha", "none", "--seeds", "2"]
+    assert main([*arguments, "--workers", "2", "--budget", "4", "--blackbox", "crossing"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("crossing: 2 workers, 4 whole trainings; means of 2 seeds")
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines[3:7]}
+    assert list(rows) == [(a, b) for a in ("random", "sobol") for b in ("asha", "none")]
+    assert float(rows["random", "asha"][-2]) > float(rows["random", "none"][-2]) == 6, "2 workers begin 3 each"
+    assert main([*arguments, "--blackbox", "nowhere"]) == 2
+    assert "There are crossing, noisy" in capsys.readouterr().err
+
+
+def test_a_time_without_a_finished_trial_is_said() -> None:
+    rows = [Outcome((math.inf, 2.0, 1.0), 5, 2), Outcome((math.inf, 1.0, 1.0), 5, 2)]
+    (row,) = [line for line in _lines([("random", "none")], [rows], "noisy", 2, 4, 2) if line.startswith("random")]
+    cells = ["none", "in", "2", "of", "2", "1.5000", "±", "0.5000", "1.0000", "±", "0.0000", "5", "2"]
+    assert row.split()[2:] == cells

@@ -101,6 +101,7 @@ def test_the_summary_keeps_its_contract(finished: Result) -> None:
     assert summary["trials"] == {
         **{"total": 1, "completed": 1, "stopped_early": 0, "diverged": 0, "failed": 0},
         "unfinished": 0,
+        "refused": 0,
     }
     time = summary["time"]
     assert time.keys() == {"wall_s", "training_s", "slots", "useful_fraction"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import weakref
@@ -20,7 +21,7 @@ import tune_rnn
 from tune_rnn.cli import main
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display, Progress, duration
-from tune_rnn.errors import InputError, StudyFailed, TrialFailed
+from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted, TrialFailed
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.directory import RunDirectory, locked
@@ -269,6 +270,55 @@ def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, 
     assert len(after) == 6
     assert after[:4] == before
     assert Experiment.load(result.path / "experiment.yaml").budget.trials == 6
+
+
+class Interrupter(Display):
+    """Presses Ctrl-C when three trials have ended."""
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        if progress.ended == 3:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.timeout(240)
+def test_an_interrupted_study_goes_on_with_its_start_its_constraints_and_what_it_learnt_from(
+    finished: Result, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the uninterrupted one, loss by loss; every second model is above the cap."""
+    started = [{"training": {"learning_rate": 0.02}, "model": {"hidden_size": 8}}, {"model": {"hidden_size": 16}}]
+    study = experiment(
+        corpus,
+        tmp_path,
+        search={"algorithm": "hyperopt", "seed": 7, "start": started, "warm_start": [str(finished.path)]},
+        constraints={"parameters": 1500},
+        budget={"epochs": 2, "trials": 7},
+        resources={**CPU, "use": {"cpu": 1}},
+    )
+    straight = tune_rnn.run(study)
+    said = capsys.readouterr().out
+    assert f"search.warm_start: 4 of 4 trials of {finished.path} used\n" in said
+    assert "search.start[1] is refused: its model has 2," in said
+    with pytest.raises(StudyInterrupted):
+        tune_rnn.run(study, display=Interrupter())
+    interrupted = Journal(RunDirectory(tmp_path / "study-2").journal)
+    assert 3 <= len(interrupted.trials) <= 4
+    result = tune_rnn.resume(tmp_path / "study-2")
+    assert outcomes(result) == outcomes(straight)
+    refused = [Journal(RunDirectory(run.path).journal).refused for run in (straight, result)]
+    assert refused[0] == refused[1] != []
+    assert {config["model"]["hidden_size"] for config, _ in outcomes(result)} == {8}
+    assert outcomes(result)[0][0]["training"]["learning_rate"] == 0.02
+    assert result.summary["trials"]["refused"] == len(refused[0])
+    assert result.summary["warm_start"][0]["used"] == 4
+    assert f"{len(refused[0])} proposals were not trained, as models may have no more" in result.text
+
+
+def test_a_cap_below_every_model_fails_the_study(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(StudyFailed, match=r"^constraints\.parameters: 100: each of 1,000 configurations in a row has"):
+        tune_rnn.run(experiment(corpus, tmp_path, constraints={"parameters": 100}))
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text())
+    assert (summary["status"], summary["trials"]["total"], summary["trials"]["refused"]) == ("failed", 0, 1000)
 
 
 def test_resume_refuses_everything_but_a_larger_budget(finished: Result) -> None:

@@ -24,6 +24,7 @@ from tune_rnn.results.journal import Journal, Span
 from tune_rnn.results.provenance import git_state, provenance
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result, closing_text, write_summary
+from tune_rnn.results.work import work_planned
 
 REPORT = Report(1.0, 1000, 10, 2.0, 2.1, 2.1, 1e-3, 0.5, 100.0, 30.0, improved=True)
 OUTCOMES = {
@@ -72,6 +73,7 @@ def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: C
     assert counts == {
         **{"total": 6, "completed": 1, "stopped_early": 2, "diverged": 1, "failed": 1},
         "unfinished": 1,
+        "refused": 0,
     }
     assert (summary["name"], summary["status"], summary["seed"]) == ("study", "interrupted", 9)
     best = summary["best"]
@@ -156,6 +158,15 @@ def test_the_display_counts_the_trainings_of_the_final_stage(recorder: Recorder)
     recorder.journal.end(trial.number, "completed", "")
     assert recorder.progress().message == "final stage: 1 of 1 training"
     assert recorder.progress().planned == 7
+
+
+def test_the_display_counts_what_is_left_of_a_grid_and_the_final_stage(recorder: Recorder) -> None:
+    recorder.plan = replace(recorder.plan, points=8, extra=4, extra_amount=2.0)
+    assert recorder.progress().planned == 10
+    for number in range(3):
+        recorder.journal.refuse(6, {"model.hidden_size": number})
+    assert recorder.progress().planned == 9
+    assert work_planned(recorder.journal, recorder.plan) > 9, "final trainings are longer than stopped trials"
 
 
 def test_a_result_gives_away_copies(tmp_path: Path) -> None:

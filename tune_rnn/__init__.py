@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the table below, in the words of type checkers
     from tune_rnn import space as space
     from tune_rnn.experiment import Experiment as Experiment
     from tune_rnn.exported import load_model as load_model
+    from tune_rnn.simulation import simulate as simulate
     from tune_rnn.single import train as train
     from tune_rnn.study import resume as resume
     from tune_rnn.study import run as run
@@ -26,6 +27,7 @@ _PUBLIC = {  # name: where it lives, "module" or "module:attribute"
     "load_model": "tune_rnn.exported:load_model",
     "resume": "tune_rnn.study:resume",
     "run": "tune_rnn.study:run",
+    "simulate": "tune_rnn.simulation:simulate",
     "space": "tune_rnn.space",
     "train": "tune_rnn.single:train",
 }

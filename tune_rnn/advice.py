@@ -44,6 +44,9 @@ def notes(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
     rates = experiment.extremes("regularizers.state_reset")
     if max(rates) > 0 and set(experiment.extremes("training.windows")) == {"random"}:
         yield "regularizers.state_reset does nothing for training.windows: random, which carry no state"
+    points, trials = len(experiment.search.start), experiment.budget.trials
+    if trials is not None and points > trials:
+        yield f"search.start has {points} points, and budget.trials is {trials}: the others are not tried"
     patience = [value for value in experiment.extremes("regularizers.nt_asgd") if value > 0]
     reports = len(TrialBudget.of(experiment).report_at)
     if patience and min(patience) >= reports:

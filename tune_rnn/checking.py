@@ -11,21 +11,23 @@ import numpy as np
 import torch
 
 from tune_rnn.advice import check_batches, notes
+from tune_rnn.constraints import ParameterCap, check_fixed_model, sample_below
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
 from tune_rnn.final.planning import planned_trainings
 from tune_rnn.final.timing import makespan
 from tune_rnn.kinds import KINDS
-from tune_rnn.model import count_parameters
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import check_storage, free_path
+from tune_rnn.results.earlier import read_earlier
 from tune_rnn.search import planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
-from tune_rnn.training import Training, TrainingData, sizes_of
+from tune_rnn.training import Training, TrainingData
 
 SHOWN_SYMBOLS = 10
+SAMPLED = 200  # configurations, to count their parameters
 TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
 START_S = 15.0
@@ -43,6 +45,7 @@ def check(experiment: Experiment) -> str:
     """
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
+    check_fixed_model(experiment, corpus)
     root = check_storage(experiment.storage)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     slots = count_slots(experiment.resources, [here])
@@ -51,7 +54,8 @@ def check(experiment: Experiment) -> str:
         *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
         *_final_rows(experiment),
-        ("search", "nothing to search" if experiment.space.is_empty else experiment.search.algorithm),
+        ("search", _search(experiment)),
+        *(("", str(run)) for run in read_earlier(experiment, corpus.sha256)),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
         ("slots", f"{slots.count} at a time here, {_share(slots)} each"),
@@ -111,6 +115,13 @@ def _final_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "", f"and {plural(to_the_end, 'stopped trial')} trained to the end (audit)"
 
 
+def _search(experiment: Experiment) -> str:
+    if experiment.space.is_empty:
+        return "nothing to search"
+    points = len(experiment.search.start)
+    return experiment.search.algorithm + (f", after {plural(points, 'starting point')}" if points else "")
+
+
 def _stopping(experiment: Experiment) -> str:
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
     if not points or experiment.space.is_empty:
@@ -131,10 +142,17 @@ def _space_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 def _parameter_range(experiment: Experiment, corpus: Corpus) -> str:
     generator = np.random.default_rng(0)
-    configs = [experiment.trial_config(experiment.space.sample(generator)) for _ in range(200)]
-    counts = [count_parameters(sizes_of(config, corpus.vocabulary.size)) for config in configs]
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    configs = [experiment.trial_config(experiment.space.sample(generator)) for _ in range(SAMPLED)]
+    cap = ParameterCap.of(experiment, corpus)
+    counts = [cap.count(config) for config in configs]
+    low, high, refused = min(counts), max(counts), sum(cap.excess(config) is not None for config in configs)
+    if refused == SAMPLED:
+        sample_below(cap, experiment, generator)  # raises what `run` would end with, unless it finds one
+    found = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    if not refused:
+        return found
+    share = f"{_percent(refused / SAMPLED)} of sampled configurations"
+    return f"{found}; {share} are over constraints.parameters, {cap.limit:,}"
 
 
 def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
@@ -166,9 +184,9 @@ def _final_s(experiment: Experiment, trial_s: float, slots: int) -> float:
 def _drawn_trainings(experiment: Experiment, corpus: Corpus, slots: Slots) -> Iterator[Training]:
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     device = "cuda:0" if slots.gpu else "cpu"
-    generator = np.random.default_rng(experiment.search.seed)
+    generator, cap = np.random.default_rng(experiment.search.seed), ParameterCap.of(experiment, corpus)
     for _ in range(1 if experiment.space.is_empty else TIMED_CONFIGURATIONS):
-        config = experiment.trial_config(experiment.space.sample(generator))
+        config = sample_below(cap, experiment, generator)
         yield Training(config, data, TrialBudget.of(experiment), seed=0, device=device)
 
 

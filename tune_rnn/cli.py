@@ -82,8 +82,20 @@ def build_parser() -> argparse.ArgumentParser:
     _add_overrides(ablate, "overrides, e.g. budget.epochs=2")
     _add_address(ablate)
     ablate.set_defaults(command=_ablate)
+    _add_simulate(commands)
     _add_model_commands(commands)
     return parser
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser("simulate", help="play search and scheduler against learning curves, no training")
+    simulate.add_argument("--search", nargs="+", default=["hyperopt"], metavar="NAME", help="default: hyperopt")
+    simulate.add_argument("--scheduler", nargs="+", default=["asha"], metavar="NAME", help="default: asha")
+    simulate.add_argument("--blackbox", default="noisy", metavar="NAME", help="noisy, crossing, or a TaskSet table")
+    simulate.add_argument("--workers", type=_count, default=8, metavar="N", help="trials at a time (default: 8)")
+    simulate.add_argument("--budget", type=_count, default=40, metavar="N", help="whole trainings in all (default: 40)")
+    simulate.add_argument("--seeds", type=_count, default=5, metavar="N", help="studies of each pair (default: 5)")
+    simulate.set_defaults(command=_simulate)
 
 
 def _add_model_commands(commands: Any) -> None:
@@ -190,6 +202,13 @@ def _check(options: argparse.Namespace) -> None:
     from tune_rnn.experiment import Experiment
 
     _answer(check(Experiment.load(options.file, options.overrides)))
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from tune_rnn.simulation.table import compare
+
+    given = (options.blackbox, options.workers, options.budget, options.seeds)
+    _answer(compare(options.search, options.scheduler, *given))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -14,10 +14,12 @@ from typing import Any, Self
 from tune_rnn.config.distributions import Distribution
 from tune_rnn.config.resolution import default_report_every, in_order, part, resolve
 from tune_rnn.config.settings import Flat, Settings, nest, unknown_branch
+from tune_rnn.config.starting import START
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
 from tune_rnn.schema import (
     Budget,
+    Constraints,
     Files,
     Final,
     Model,
@@ -29,11 +31,12 @@ from tune_rnn.schema import (
     Training,
     TrialConfig,
 )
-from tune_rnn.space import Space
+from tune_rnn.space import Assignment, Space
 from tune_rnn.yaml_io import dump_yaml, load_yaml, read_yaml
 
 __all__ = [
     "Budget",
+    "Constraints",
     "Experiment",
     "Files",
     "Final",
@@ -53,9 +56,9 @@ Section = Mapping[str, Any]
 class Experiment:
     """One study, checked. Raises InputError for whatever is not right.
 
-    `task`, `budget`, `search`, `scheduler`, `final` (None where there is no final stage), `resources` and `storage` are
-    plain, with defaults filled in; `space` is what is searched, and `trial_config` fills it in. Relative paths may lie
-    `beside` the file.
+    `task`, `budget`, `search`, `scheduler`, `constraints`, `final` (None where there is no final stage), `resources`
+    and `storage` are plain, with defaults filled in; `space` is what is searched, and `trial_config` fills it in.
+    Relative paths may lie `beside` the file.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Experiment:
     budget: Budget
     search: Search
     scheduler: Scheduler
+    constraints: Constraints
     final: Final | None
     resources: Resources
     storage: str
@@ -82,6 +86,7 @@ class Experiment:
         one_of: Mapping[str, Section] | None = None,
         search: Section | None = None,
         scheduler: Section | None = None,
+        constraints: Section | None = None,
         final: Section | None = None,
         resources: Section | None = None,
         storage: str | Path = "results",
@@ -98,6 +103,7 @@ class Experiment:
             "budget": budget,
             "search": search,
             "scheduler": scheduler,
+            "constraints": constraints,
             "final": final,
             "resources": resources,
         }
@@ -150,6 +156,25 @@ class Experiment:
                 raise InputError(key, "must have a single value here", f"Add {key}=VALUE.", value.to_yaml())
         return validate(TrialConfig, {**nest(trial), "one_of": branch})
 
+    def assignment_of(self, config: Mapping[str, Any]) -> Assignment | None:
+        """Return the assignment that gives the searched keys the values of a configuration, whichever study it is of.
+
+        `config` is by dotted key. Where there are branches it is that of its own `one_of`, or the first, whose values
+        and distributions it fits; other fixed values are not compared. None where it lacks a key, or nothing fits.
+        """
+        names: list[str | None] = sorted(self.space.branches, key=lambda name: name != config.get("one_of")) or [None]
+        for branch in names:
+            values = {key: config.get(key) for key in self.space.distributions(branch)}
+            if self._fixed_by(branch).items() <= config.items() and self.space.allows(values, branch):
+                return self.space.assign(values, branch)
+        return None
+
+    def _fixed_by(self, branch: str | None) -> Flat:
+        """The single values that a branch has where others may have other ones."""
+        merged = self._resolved.merged(branch)
+        own = {key for keys in self._resolved.branches.values() for key in keys}
+        return {key: merged[key] for key in own if not isinstance(merged[key], Distribution)}
+
     def extremes(self, key: str) -> list[Any]:
         """Return what trials may have at a dotted key: its value, every choice, or both ends of a range."""
         given = [self._resolved.merged(branch)[key] for branch in self._resolved.branches or [None]]
@@ -193,7 +218,7 @@ class Experiment:
         self.task, self.space = resolved.trial.task, resolved.space
         self.report_every = resolved.trial.training.report_every or 0.0  # resolved: never None
         self.budget, self.search = study.budget, study.search
-        self.scheduler, self.resources = study.scheduler, study.resources
+        self.scheduler, self.constraints, self.resources = study.scheduler, study.constraints, study.resources
         self.final = study.final if study.final is not None and study.final.top_k else None
 
     def _branch(self, assignment: Mapping[str, Any]) -> str | None:
@@ -207,4 +232,5 @@ class Experiment:
 
 
 def _plain(flat: Flat) -> Flat:
-    return {key: value.to_yaml() if isinstance(value, Distribution) else value for key, value in flat.items()}
+    plain = {key: value.to_yaml() if isinstance(value, Distribution) else value for key, value in flat.items()}
+    return plain | ({START: [nest(point) for point in flat[START]]} if START in flat else {})

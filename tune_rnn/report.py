@@ -56,6 +56,11 @@ class Report:
     finished: str = ""
     reason: str = ""
 
+    @property
+    def score(self) -> float:
+        """The lowest validation loss so far; infinity for a trial that has diverged, whatever it reached before."""
+        return math.inf if self.finished == "diverged" or self.best_loss is None else self.best_loss
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -17,15 +17,18 @@ from tune_rnn.config.fields import (
     GpuShare,
     Name,
     Paths,
+    Points,
     Positive,
     Probability,
+    Runs,
     Storage,
     Strength,
-    Tokens,
+    Whole,
 )
 from tune_rnn.errors import InputError
 
 SEARCHED = ("model", "regularizers", "training")  # the sections where distributions may stand
+LEARN_NOTHING = ("random", "sobol", "grid")  # algorithms of search to which results mean nothing
 SAME_IN_ALL_TRIALS = ("training.precision", "training.report_every")  # but not for these
 
 
@@ -156,7 +159,7 @@ class Budget(_Section):
     """Epochs or tokens are for each trial; trials and hours for the study, whichever comes first."""
 
     epochs: Positive | None = None
-    tokens: Tokens | None = None
+    tokens: Whole | None = None
     trials: Count | None = None
     hours: Positive | None = None
 
@@ -186,6 +189,8 @@ class Search(_Section):
     algorithm: Literal["hyperopt", "random", "sobol", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
+    start: Points = ()  # starting points: values of some searched keys, or of all; the first trials
+    warm_start: Runs = ()  # directories of earlier runs to learn from
 
 
 class Scheduler(_Section):
@@ -196,13 +201,19 @@ class Scheduler(_Section):
     reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
 
 
+class Constraints(_Section):
+    """What a configuration may not exceed: it is refused before it is trained, and another one takes its place."""
+
+    parameters: Whole | None = None  # of the model
+
+
 class Final(_Section):
     """Training the search's best again, with new seeds. Any of these keys switches it on, top_k: 0 switches it off."""
 
     top_k: Annotated[int, Field(ge=0)] = 3  # how many configurations
     seeds: Count = 3  # for each, the same ones for all
     epochs: Positive | None = None  # of each training; default that of the budget
-    tokens: Tokens | None = None  # the same where the budget is in tokens
+    tokens: Whole | None = None  # the same where the budget is in tokens
     audit: Annotated[int, Field(ge=0)] = 0  # so many of the trials that were stopped early go on to their end
 
     def amount(self, budget: Budget) -> float:
@@ -253,6 +264,7 @@ class StudyConfig(_Section):
     budget: Budget
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
+    constraints: Constraints = Constraints()
     final: Final | None = None
     resources: Resources = Resources()
     storage: Storage = "results"

@@ -13,6 +13,7 @@ import torch
 
 from tune_rnn.advice import check_batches
 from tune_rnn.checkpoint import save
+from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, TrialFailed, is_disk_full
@@ -86,6 +87,7 @@ def train(
     started = started or time.time()
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
+    check_fixed_model(experiment, corpus)
     threads = max(1, int(experiment.resources.per_trial.cpu))
     prepare_process(threads)
     device = _device(experiment)

@@ -25,6 +25,7 @@ from tune_rnn.config.distributions import (
     Normal,
     Scalar,
     Uniform,
+    as_value,
 )
 from tune_rnn.config.parsing import parse
 from tune_rnn.errors import InputError
@@ -79,12 +80,25 @@ class Space:
         return self.complete({}, rng)
 
     def complete(self, given: Mapping[str, Any], rng: np.random.Generator) -> Assignment:
-        """Draw what an assignment lacks; the branch is one that has all keys given."""
-        names = [name for name in self.branches if given.keys() - {"one_of"} <= self.distributions(name).keys()]
+        """Draw what an assignment lacks; the branch is one that allows all that is given."""
+        names = [name for name in self.branches if self.allows(given, name)]
         branch = given.get("one_of", names[rng.integers(len(names))] if names else None)
         drawn = {key: one.from_unit(rng.random()) for key, one in self.distributions(branch).items()}
-        values = {key: given.get(key, value) for key, value in drawn.items()}
-        return values if branch is None else {"one_of": branch, **values}
+        return {**self.assign({}, branch), **drawn, **self.assign(given, branch)}
+
+    def assign(self, values: Mapping[str, Any], branch: str | None) -> Assignment:
+        """Return values in their distributions' types, and the branch; KeyError or ValueError for what does not fit."""
+        searched = self.distributions(branch)
+        assignment = {key: as_value(searched[key], value) for key, value in values.items() if key != "one_of"}
+        return assignment if branch is None else {"one_of": branch, **assignment}
+
+    def allows(self, given: Mapping[str, Any], branch: str | None) -> bool:
+        """Return whether all that is given is searched in a branch, and lies in the distributions there."""
+        try:
+            self.assign(given, branch)
+        except (KeyError, ValueError):
+            return False
+        return True
 
     def grid_size(self) -> builtins.int:
         """Return how many points the grid has; InputError where that is infinite, or beyond any budget."""

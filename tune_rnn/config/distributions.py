@@ -266,6 +266,18 @@ class Grid(Choice):
     name: ClassVar[str] = "grid"
 
 
+def as_value(distribution: Distribution, value: Any) -> Scalar:
+    """Return the value of a distribution that was written as `value`, in its own type: 1.0 for 1 of a uniform.
+
+    Raises ValueError if it is none of the values; `true` is no number, and 1 not `true`.
+    """
+    found = distribution.from_unit(distribution.to_unit(value))
+    if isinstance(found, bool) != isinstance(value, bool):
+        raise ValueError(f"{value!r} is of another type than {distribution.to_yaml()}")
+    rounded = isinstance(found, float) and distribution.categories() is None
+    return float(value) if rounded else found
+
+
 def _cell(u: float, count: int) -> int:
     return min(int(u * count), count - 1)
 

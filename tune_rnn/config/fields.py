@@ -31,7 +31,7 @@ def _fractions(value: Any) -> Any:
     return (float(train), float(validation), float(test))
 
 
-def _tokens(value: Any) -> Any:
+def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value  # 2e6 is what one writes
 
 
@@ -63,13 +63,31 @@ def _storage(value: Any) -> Any:
     return value
 
 
+def _points(value: Any) -> Any:
+    """Values by dotted key; `tune_rnn.config.starting` says which of them are right."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(point, dict) for point in value):
+        rule = "must be a list of starting points"
+        raise ValueError(rule, "Write for example search.start: [{training: {learning_rate: 0.001}}].")
+    return tuple(value)
+
+
+def _runs(value: Any) -> Any:
+    """Paths, or one of them."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, str) and path.strip() for path in paths):
+        raise ValueError("must be a list of run directories", "Write for example warm_start: [results/quickstart].")
+    return tuple(paths)
+
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0)]  # 0 is off
 Probability = Annotated[float, Field(ge=0, lt=1)]  # of dropping; 0 is off
-Tokens = Annotated[Count, BeforeValidator(_tokens)]
+Whole = Annotated[Count, BeforeValidator(_whole)]
 Paths = Annotated[str | tuple[str, ...], BeforeValidator(_paths)]
 Fractions = Annotated[tuple[float, float, float], BeforeValidator(_fractions)]
 GpuShare = Annotated[Literal["auto"] | float, BeforeValidator(_gpu_share)]
 Name = Annotated[str, BeforeValidator(_name)]
+Runs = Annotated[tuple[str, ...], BeforeValidator(_runs)]
+Points = Annotated[tuple[dict[str, Any], ...], BeforeValidator(_points)]
 Storage = Annotated[str, BeforeValidator(_storage)]

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from tune_rnn.config.conflicts import check_conflicts
 from tune_rnn.config.distributions import Distribution, Scalar
 from tune_rnn.config.settings import Flat, Settings, nest
+from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
-from tune_rnn.schema import Budget, Final, Scheduler, StudyConfig, TrialConfig, flatten
+from tune_rnn.schema import LEARN_NOTHING, Budget, Final, Scheduler, StudyConfig, TrialConfig, flatten
 from tune_rnn.space import Space
 
 REPORTS_LIMIT = 10_000  # of one trial
@@ -44,6 +45,7 @@ def resolve(written: Settings) -> Resolved:
         check_conflicts(settings.merged(name))
     space = _space(settings)
     _check_end(study, space)
+    check_start(study.search.start, space)
     if study.final is not None and study.final.top_k:
         _check_final(study.final, study, space)
     return Resolved(study, trial, settings, space)
@@ -112,10 +114,14 @@ def _check_amount(key: str, amount: float, budget: Budget, remedy: str) -> None:
 
 
 def _check_end(study: StudyConfig, space: Space) -> None:
-    """A grid must be finite, any other search must have an end; only a grid repeats its points."""
+    """A grid must be finite, any other search must have an end; only a grid repeats its points, and does not learn."""
     if study.search.seeds > 1 and study.search.algorithm != "grid":
         rule = f"is for a grid, and search.algorithm is {study.search.algorithm}"
         raise InputError("search.seeds", rule, "Write search.algorithm: grid, or search.seeds: 1.", study.search.seeds)
+    if study.search.warm_start and study.search.algorithm in LEARN_NOTHING:
+        rule = f"is for a search that learns, and search.algorithm {study.search.algorithm} does not"
+        remedy = "Write search.algorithm: hyperopt, or remove it (on the command line: search.warm_start=[])."
+        raise InputError("search.warm_start", rule, remedy, list(study.search.warm_start))
     if study.search.algorithm == "grid":
         space.grid_size()
     elif not space.is_empty and study.budget.trials is None and study.budget.hours is None:

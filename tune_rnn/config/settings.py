@@ -17,6 +17,7 @@ from typing import Any
 
 from tune_rnn.config.distributions import Distribution
 from tune_rnn.config.parsing import parse
+from tune_rnn.config.starting import START, of_branch, read_start, without_key
 from tune_rnn.config.validation import known_keys, unknown_key
 from tune_rnn.errors import InputError
 from tune_rnn.schema import SAME_IN_ALL_TRIALS, SEARCHED
@@ -25,7 +26,7 @@ from tune_rnn.yaml_io import load_yaml_value
 Flat = dict[str, Any]
 
 FILES = ("task.corpus", "task.files.train", "task.files.validation", "task.files.test")
-TEXTS = ("name", "one_of", "storage", *FILES)
+TEXTS = ("name", "one_of", "storage", "search.warm_start", *FILES)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Settings:
         return self.replace(key, raw if as_it_is else load_yaml_value(raw, key))
 
     def replace(self, key: str, value: Any) -> Settings:
-        """Set a key at the root, and let no branch say otherwise; setting one_of chooses a branch."""
+        """Set a key at the root, and let no branch and no starting point say otherwise; one_of chooses a branch."""
         if key == "one_of":
             return self.only(value)
         if "." not in key and known_keys().get(key) is not None:
@@ -63,7 +64,10 @@ class Settings:
             raise InputError(key, "is a section of keys", remedy)
         new = _read_value(key, value, key)
         branches = {name: _without(key, branch) for name, branch in self.branches.items()}
-        return Settings({**_without(key, self.root), **new}, branches)
+        root = {**_without(key, self.root), **new}
+        if START in root and not isinstance(new.get(key), Distribution):
+            root[START] = without_key(root[START], key)
+        return Settings(root, branches)
 
     def drop(self, key: str) -> Settings:
         """Leave a key out everywhere, as if it had not been written."""
@@ -74,7 +78,10 @@ class Settings:
         """Merge one branch into the root and drop `one_of`."""
         if branch not in self.branches:
             raise unknown_branch(branch, self.branches)
-        return Settings(self.merged(branch), {})
+        root = self.merged(branch)
+        if START in root:
+            root[START] = of_branch(root[START], branch, {name: self.merged(name) for name in self.branches})
+        return Settings(root, {})
 
 
 def unknown_branch(branch: Any, branches: Mapping[str, Any]) -> InputError:
@@ -124,6 +131,8 @@ def _read_value(key: str, value: Any, where: str, branch: str = "") -> Flat:
         raise unknown_key(key, where)
     if key == "one_of":
         raise InputError(where, "a branch cannot have branches", "Write one branch for each combination.")
+    if key == START:
+        return {key: read_start(value)}
     if keys[key] is not None:
         return _read_subsection(key, value, where, branch)
     if isinstance(value, (Mapping, Distribution)):

@@ -145,6 +145,7 @@ def _examples() -> dict[str, Any]:
         "final.tokens": 2_000_000,
         "training.report_every": 1,
         "scheduler.first_rung": 1,
+        "constraints.parameters": 10_000_000,
     }
     return {**{key: {} for key in known_keys()}, **examples, **own}
 

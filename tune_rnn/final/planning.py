@@ -54,8 +54,9 @@ def planned_trainings(experiment: Experiment) -> tuple[int, int]:
     final, trials = experiment.final, planned_trials(experiment)
     if final is None:
         return 0, 0
-    configurations = None if trials is None else trials // experiment.search.seeds or 1
-    candidates = final.top_k if configurations is None else min(final.top_k, configurations)
+    grid = experiment.search.algorithm == "grid"  # its seeds, and starting points, try the same configurations again
+    limits = [trials, experiment.space.grid_size() if grid else None]
+    candidates = min([final.top_k, *(limit for limit in limits if limit is not None)])
     return candidates * final.seeds, final.audit if trials is None else min(final.audit, max(trials - 1, 0))
 
 

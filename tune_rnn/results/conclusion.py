@@ -31,6 +31,9 @@ def carry_out(work: Callable[[], str], recorder: Recorder, corpus: Corpus, heade
         if not is_disk_full(error):
             raise
         status = "failed"
+    except StudyFailed:  # nothing is left that may be trained; what was trained is kept
+        _conclude(recorder, corpus, "failed")
+        raise
     except KeyboardInterrupt:  # a second Ctrl-C, while the best model was exported
         status = "interrupted"
     finally:

@@ -178,10 +178,21 @@ def _holder(lock: TextIO) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
+def existing_path(given: str, beside: Path | None) -> Path | None:
+    """What a relative path means: in the current directory, or else beside the experiment file; None if nothing."""
+    path = Path(given).expanduser()
+    candidates = [path, beside / path] if beside is not None else [path]
+    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+
+
 def write_experiment(run: RunDirectory, experiment: Experiment) -> None:
-    """Write `experiment.yaml`, with absolute paths of the data: the run finds it wherever it is read from."""
-    for key, paths in absolute_paths(experiment.task, experiment.beside).items():
-        experiment = experiment.replace(key, paths)
+    """Write `experiment.yaml`, with absolute paths of data and of earlier runs: found wherever it is read from."""
+    paths: dict[str, Any] = {**absolute_paths(experiment.task, experiment.beside)}
+    if earlier := experiment.search.warm_start:
+        found = {given: existing_path(given, experiment.beside) or Path(given) for given in earlier}
+        paths["search.warm_start"] = [str(found[given].resolve()) for given in earlier]
+    for key, value in paths.items():
+        experiment = experiment.replace(key, value)
     write_atomically(run.experiment, experiment.to_yaml())
 
 

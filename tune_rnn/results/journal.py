@@ -102,6 +102,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials: dict[int, TrialRecord] = {}
+        self.refused: list[Assignment] = []  # proposed, and never trained
         self.sessions: list[Span] = []
         self.data_sha256 = ""
         if path.exists():
@@ -134,6 +135,10 @@ class Journal:
     def _propose(self, number: int, values: dict[str, Any]) -> TrialRecord:
         self._append({"event": "proposed", "trial": number, **values})
         return self.trials[number]
+
+    def refuse(self, number: int, assignment: Assignment) -> None:
+        """What was proposed for a trial breaks a constraint; the trial will be another one."""
+        self._append({"event": "refused", "trial": number, "assignment": assignment})
 
     def report(self, number: int, report: Report) -> None:
         self._append({"event": "report", "trial": number, "report": report.to_dict()})
@@ -234,6 +239,8 @@ class Journal:
             self._return_to_checkpoints()
         elif kind == "proposed":
             self.trials[event["trial"]] = self._new_trial(event)
+        elif kind == "refused":
+            self.refused.append(event["assignment"])
         elif kind != "session_ended":
             self._apply_to_trial(kind, self.trials[event["trial"]], event)
         self.sessions[-1].until = event["time"]

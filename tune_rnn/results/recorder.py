@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from tune_rnn.kinds import KINDS
 from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
+from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, outcome_of
-from tune_rnn.results.work import Plan, extra_trials, work_done, work_planned
+from tune_rnn.results.work import Plan, planned_by_search, planned_trials, work_done, work_planned
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
@@ -30,7 +32,7 @@ STAGE = "stage"
 
 
 class Recorder:
-    """The one writer of a run."""
+    """The one writer of a run; `earlier`: the runs that the search learns from."""
 
     def __init__(
         self,
@@ -40,9 +42,10 @@ class Recorder:
         corpus: Corpus,
         plan: Plan,
         display: Display,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.run, self.journal, self.experiment, self.plan = run, journal, experiment, plan
-        self.display, self.kind = display, KINDS[experiment.task.kind]
+        self.display, self.kind, self.earlier = display, KINDS[experiment.task.kind], earlier
         self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
         self.deadline: float | None = None
         self._boards: dict[int, TrialBoard] = {}
@@ -54,6 +57,9 @@ class Recorder:
 
     def proposed(self, number: int, seed: int, assignment: Assignment, config: dict[str, Any]) -> None:
         self.journal.propose(number, seed, assignment, config)
+
+    def refused(self, number: int, assignment: Assignment) -> None:
+        self.journal.refuse(number, assignment)
 
     def started(self, number: int) -> None:
         """A trial has a slot: its row appears in TensorBoard now."""
@@ -152,7 +158,7 @@ class Recorder:
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
-            planned=None if self.plan.trials is None else self.plan.trials + extra_trials(journal, self.plan),
+            planned=self.planned,
             finished=journal.count("completed"),
             running=len(self._running),
             stopped_early=journal.count("stopped_early"),
@@ -173,17 +179,22 @@ class Recorder:
             return f"final stage: {sum(trial.outcome != '' for trial in again)} of {plural(len(again), 'training')}"
         return "" if self._ended() or self._running else "starting Ray and the first trials"
 
+    @property
+    def planned(self) -> int | None:
+        """How many trials there will be, the final stage's included; None where time alone ends the search."""
+        return planned_trials(self.journal, self.plan)
+
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""
         left_by_time = None if self.deadline is None else max(0.0, self.deadline - time.time())
         by_time = 0.0 if left_by_time is None else elapsed / max(elapsed + left_by_time, 1e-9)
-        if not self.plan.trials:
+        if not planned_by_search(self.journal, self.plan):
             return by_time, left_by_time
         done, planned = work_done(self.journal, self.plan), work_planned(self.journal, self.plan)
         by_trials = min(1.0, done / planned)
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
-        tells = new > 0 and (self._ended() > self._ended_before or self.plan.trials == 1)
+        tells = new > 0 and (self._ended() > self._ended_before or planned == 1)
         training = time.monotonic() - (self._first_trial_began or self._began)  # without Ray's start
         left_by_trials = training * (planned - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]

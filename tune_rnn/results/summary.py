@@ -61,6 +61,7 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "time": _time(journal),
         "tokens": sum(trial.tokens for trial in journal.trials.values()),
         "seed": experiment.search.seed,
+        **({"warm_start": [run.to_dict() for run in recorder.earlier]} if recorder.earlier else {}),
         "provenance": provenance(corpus, recorder.plan.device),
     } | _final(recorder)
 
@@ -81,7 +82,7 @@ def _time(journal: Journal) -> dict[str, float]:
 
 def _counts(journal: Journal) -> dict[str, int]:
     counts = {outcome: journal.count(outcome) for outcome in OUTCOMES}
-    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count("")}
+    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count(""), "refused": len(journal.refused)}
 
 
 def _unfinished(recorder: Recorder) -> list[str]:
@@ -109,6 +110,15 @@ def _one_seed(recorder: Recorder) -> list[str]:
     return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
 
 
+def _refused(recorder: Recorder) -> list[str]:
+    """How many configurations were above the cap."""
+    count, limit = len(recorder.journal.refused), recorder.experiment.constraints.parameters
+    if count == 0 or limit is None:
+        return []
+    were = f"{plural(count, 'proposal')} {'was' if count == 1 else 'were'}"
+    return [f"{were} not trained, as models may have no more parameters than constraints.parameters, {limit:,}"]
+
+
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     """The text that ends the command: what was found, and where it is."""
     experiment = recorder.experiment
@@ -129,6 +139,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
             *_unfinished(recorder),
+            *_refused(recorder),
             *_one_seed(recorder),
         ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},

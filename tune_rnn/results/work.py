@@ -11,7 +11,8 @@ from tune_rnn.results.journal import SEARCH, Journal
 class Plan:
     """What a study uses: slots, each one's threads and device, trials (None: no limit), a trial's whole budget.
 
-    `trials` are the search's; `extra` ones of `extra_amount` each come after them, in the final stage.
+    `trials` are the search's; `points` is how many a grid has to offer: where one of them is refused, no other takes
+    its place. `extra` trials of `extra_amount` each come after them, in the final stage.
     """
 
     slots: int
@@ -19,6 +20,7 @@ class Plan:
     device: str
     trials: int | None
     amount: float
+    points: int | None = None
     extra: int = 0
     extra_amount: float = 0.0
 
@@ -41,7 +43,19 @@ def work_done(journal: Journal, plan: Plan) -> float:
 def work_planned(journal: Journal, plan: Plan) -> float:
     """What `work_done` comes to in the end, where the number of trials is known."""
     longer = plan.extra_amount or plan.amount
-    return (plan.trials or 0) + extra_trials(journal, plan) * longer / _usual(journal, plan)
+    return (planned_by_search(journal, plan) or 0) + extra_trials(journal, plan) * longer / _usual(journal, plan)
+
+
+def planned_by_search(journal: Journal, plan: Plan) -> int | None:
+    """How many trials the search will have; None where time alone ends it."""
+    trials, points = plan.trials, plan.points
+    return trials if trials is None or points is None else min(trials, points - len(journal.refused))
+
+
+def planned_trials(journal: Journal, plan: Plan) -> int | None:
+    """The same with the trials of the final stage."""
+    searched = planned_by_search(journal, plan)
+    return None if searched is None else searched + extra_trials(journal, plan)
 
 
 def extra_trials(journal: Journal, plan: Plan) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 from tune_rnn.schema import Search
 from tune_rnn.search.designs import Grid, Random, Sobol
-from tune_rnn.search.evidence import Evidence
-from tune_rnn.search.proposals import Proposal, planned_trials, trial_seed
+from tune_rnn.search.evidence import Evidence, Observed
+from tune_rnn.search.proposals import Proposal, grid_points, planned_trials, trial_seed
 from tune_rnn.search.searcher import Algorithm, Searcher
 from tune_rnn.search.tpe import HyperOpt
 from tune_rnn.space import Assignment, Space
@@ -16,9 +16,11 @@ __all__ = [
     "Algorithm",
     "Assignment",
     "Evidence",
+    "Observed",
     "Proposal",
     "Searcher",
     "build_searcher",
+    "grid_points",
     "planned_trials",
     "trial_seed",
 ]
@@ -26,8 +28,8 @@ __all__ = [
 ALGORITHMS: dict[str, Callable[[Space, int], Algorithm]] = {"random": Random, "sobol": Sobol, "hyperopt": HyperOpt}
 
 
-def build_searcher(search: Search, space: Space, start: Sequence[Assignment] = ()) -> Searcher:
-    """The searcher that the section `search` of an experiment names."""
+def build_searcher(search: Search, space: Space, earlier: Iterable[Observed] = ()) -> Searcher:
+    """The searcher that the section `search` of an experiment describes; `earlier`: what `warm_start` has told."""
     if search.algorithm == "grid" or space.is_empty:
-        return Searcher(space, Grid(space, search.seed, search.seeds), search.seed, start)
-    return Searcher(space, ALGORITHMS[search.algorithm](space, search.seed), search.seed, start)
+        return Searcher(space, Grid(space, search.seed, search.seeds), search.seed, search.start)
+    return Searcher(space, ALGORITHMS[search.algorithm](space, search.seed), search.seed, search.start, earlier)

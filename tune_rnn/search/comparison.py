@@ -4,6 +4,10 @@ A trial stopped after one epoch and one trained to the end cannot be compared by
 two budgets there are trials that had both. From these the score at the next budget is predicted by a straight line,
 pulled towards "all improve alike" where few trials tell (ridge regression of slope 1), and so from budget to budget
 up to the deepest one. The order of trials at a budget is kept unless the line falls, which it is not allowed to.
+
+Trials of earlier studies on other data are compared among themselves. What is best there shall be good here, and what
+is worst there bad: a group's scores, standardised by their median and spread, are put on the scale of this study's own
+scores (on that of median 0 and spread 1 as long as there are none), the shape of their distribution being kept.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_rnn.search.evidence import Observed
+from tune_rnn.search.evidence import OWN, Observed
 
 Array = NDArray[np.float64]
 
@@ -21,9 +25,47 @@ SPACING = 1.5
 PRIOR = 2.0
 """Weight of "all improve alike", in trials."""
 
+CAP = 2.0
+"""Scores further above the median than so many times the best one's distance below it are taken to be there."""
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution over the median distance from its median."""
+
 
 def expected_scores(trials: list[Observed]) -> Array:
-    """For each trial its score as it would be at the deepest budget of all; inf for a bad one, NaN where unknown."""
+    """For each trial its score as it would be at the deepest budget of its group; inf for a bad one, NaN where unknown.
+
+    Scores of all groups are on one scale, that of this study's own.
+    """
+    groups = np.array([trial.group for trial in trials], dtype=object)
+    expected = np.full(len(trials), np.nan)
+    for group in dict.fromkeys(groups):
+        (members,) = np.nonzero(groups == group)
+        expected[members] = _comparable([trials[member] for member in members])
+    return _on_one_scale(expected, groups)
+
+
+def _on_one_scale(expected: Array, groups: NDArray[np.object_]) -> Array:
+    own_median, own_spread = _median_and_spread(expected[groups == OWN])
+    for group in set(groups) - {OWN}:
+        members = groups == group
+        median, spread = _median_and_spread(expected[members])
+        expected[members] = own_median + own_spread * (expected[members] - median) / spread
+    return expected
+
+
+def _median_and_spread(scores: Array) -> tuple[float, float]:
+    """Median and standard deviation, as the median distance from the median tells it: some scores lie far above."""
+    finite = scores[np.isfinite(scores)]
+    if len(finite) == 0:
+        return 0.0, 1.0
+    median = float(np.median(finite))
+    spread = NORMAL * float(np.median(np.abs(finite - median))) or float(finite.std())
+    return median, spread or 1.0
+
+
+def _comparable(trials: list[Observed]) -> Array:
+    """The expected scores of one group."""
     levels = _levels(trials)
     scores = np.full((len(trials), len(levels)), np.nan)
     for row, trial in enumerate(trials):
@@ -31,9 +73,9 @@ def expected_scores(trials: list[Observed]) -> Array:
             reached = np.searchsorted(trial.spent, levels, side="right") - 1
             known = (reached >= 0) & (levels <= (trial.spent[-1] if trial.spent else -1.0))
             scores[row, known] = np.asarray(trial.scores)[reached[known]] if trial.spent else np.nan
-    expected = scores[:, 0].copy() if len(levels) else np.full(len(trials), np.nan)
+    expected = _capped(scores[:, 0]) if len(levels) else np.full(len(trials), np.nan)
     for level in range(1, len(levels)):
-        expected = _one_level_on(expected, scores[:, level])
+        expected = _one_level_on(expected, _capped(scores[:, level]))
     return np.where([trial.bad for trial in trials], np.inf, expected)
 
 
@@ -45,6 +87,16 @@ def _levels(trials: list[Observed]) -> Array:
         if not chosen or spent >= SPACING * chosen[-1]:
             chosen.append(spent)
     return np.array(chosen)
+
+
+def _capped(scores: Array) -> Array:
+    """Scores at one budget; those far above the median, as of trials about to diverge, would tilt every line."""
+    known = scores[np.isfinite(scores)]
+    if not len(known):
+        return scores
+    median = float(np.median(known))
+    capped: Array = np.minimum(scores, median + CAP * (median - float(known.min())))
+    return capped
 
 
 def _one_level_on(before: Array, there: Array) -> Array:

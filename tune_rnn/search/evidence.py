@@ -7,16 +7,21 @@ a budget. Scores at different budgets cannot be compared as they are: see `tune_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tune_rnn.space import Assignment
+
+OWN = ""
+"""The group of this study's own trials."""
 
 
 @dataclass
 class Observed:
     """One trial: what it tried, its score at each budget it reported at, and whether it still runs.
 
-    `bad` is a trial that diverged, or was refused before it was trained: worse than all others at any budget.
+    `bad` is a trial that diverged, or was refused before it was trained: worse than all others at any budget. Scores
+    are comparable within a `group`: "" has this study's own trials, and those of earlier studies like it.
     """
 
     assignment: Assignment
@@ -24,6 +29,15 @@ class Observed:
     scores: list[float] = field(default_factory=list)
     running: bool = True
     bad: bool = False
+    group: str = OWN
+
+    def report(self, spent: float, score: float) -> None:
+        """It has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
+        if not math.isfinite(score):
+            self.bad = True
+        elif not self.spent or spent > self.spent[-1]:  # a resumed trial makes its last report again
+            self.spent.append(spent)
+            self.scores.append(min(score, self.scores[-1]) if self.scores else score)
 
     @property
     def is_informative(self) -> bool:
@@ -32,11 +46,30 @@ class Observed:
 
 
 class Evidence:
-    """Trials by number, in the order in which they began; refused assignments beside them."""
+    """Trials by number, in the order in which they began; refused assignments and earlier studies' trials beside them.
 
-    def __init__(self) -> None:
+    An algorithm reads `known`, and may compare these with `expected_scores`; it need not know where they come from.
+    """
+
+    def __init__(self, earlier: Iterable[Observed] = ()) -> None:
+        self.earlier = list(earlier)
         self.trials: dict[int, Observed] = {}
         self.refused: list[Observed] = []
+
+    @property
+    def known(self) -> list[Observed]:
+        """All that tells something, what is oldest first."""
+        return [one for one in (*self.earlier, *self.trials.values(), *self.refused) if one.is_informative]
+
+    @property
+    def shown(self) -> int:
+        """How many trials have shown something, earlier studies' included: what was refused tells of no loss."""
+        return len(self.known) - len(self.refused)
+
+    @property
+    def pending(self) -> list[Observed]:
+        """Trials that run and have not reported yet."""
+        return [trial for trial in self.trials.values() if trial.running and not trial.is_informative]
 
     def begin(self, number: int, assignment: Assignment) -> None:
         """A trial begins."""
@@ -44,12 +77,7 @@ class Evidence:
 
     def report(self, number: int, spent: float, score: float) -> None:
         """A trial has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
-        trial = self.trials[number]
-        if not math.isfinite(score):
-            trial.bad = True
-        elif not trial.spent or spent > trial.spent[-1]:  # a resumed trial makes its last report again
-            trial.spent.append(spent)
-            trial.scores.append(min(score, trial.scores[-1]) if trial.scores else score)
+        self.trials[number].report(spent, score)
 
     def end(self, number: int, diverged: bool = False) -> None:
         """A trial has ended, in whatever way."""

@@ -16,6 +16,7 @@ class Proposal:
 
     assignment: Assignment
     seed: int | None = None  # None: that of the trial's number
+    start: int | None = None  # the starting point that it is
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -28,7 +29,12 @@ def planned_trials(experiment: Experiment) -> int | None:
     space, trials = experiment.space, experiment.budget.trials
     if space.is_empty:
         return 1
-    if experiment.search.algorithm != "grid":
-        return trials
-    size = space.grid_size() * experiment.search.seeds
-    return size if trials is None else min(size, trials)
+    points = grid_points(experiment)
+    return min((limit for limit in (trials, points) if limit is not None), default=None)
+
+
+def grid_points(experiment: Experiment) -> int | None:
+    """How many proposals a grid has, its starting points and all seeds included; None for another search."""
+    if experiment.search.algorithm != "grid" or experiment.space.is_empty:
+        return None
+    return len(experiment.search.start) + experiment.space.grid_size() * experiment.search.seeds

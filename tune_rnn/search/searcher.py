@@ -6,14 +6,17 @@ object, and tell it the same things. How to choose is an `Algorithm`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.evidence import Evidence, Observed
 from tune_rnn.search.proposals import Proposal
 from tune_rnn.space import Assignment, Space
+
+COMPLETIONS = 100
+"""So often what a starting point lacks is drawn anew where the whole is not allowed."""
 
 
 class Algorithm(Protocol):
@@ -27,12 +30,22 @@ class Algorithm(Protocol):
 class Searcher:
     """Proposes assignments, the starting points first, and learns from what is told.
 
-    `start`: assignments to begin with, each of all searched keys or of some; the others are sampled.
+    `start`: assignments to begin with, each of all searched keys or of some; the others are sampled, if possible so
+    that the whole is `allowed` (which a study sets, see `refused`). `earlier`: trials of other studies to learn from.
     """
 
-    def __init__(self, space: Space, algorithm: Algorithm, seed: int, start: Sequence[Assignment] = ()) -> None:
+    allowed: Callable[[Assignment], bool] | None = None
+
+    def __init__(
+        self,
+        space: Space,
+        algorithm: Algorithm,
+        seed: int,
+        start: Sequence[Assignment] = (),
+        earlier: Iterable[Observed] = (),
+    ) -> None:
         self.space, self.algorithm, self.seed, self.start = space, algorithm, seed, start
-        self.evidence = Evidence()
+        self.evidence = Evidence(earlier)
 
     def propose(self, number: int) -> Proposal | None:
         """What trial `number` should try; None when there is nothing left. Asking again changes nothing.
@@ -41,9 +54,17 @@ class Searcher:
         """
         place = number + len(self.evidence.refused)
         if place < len(self.start):
-            generator = np.random.default_rng((self.seed, place))
-            return Proposal(self.space.complete(self.start[place], generator))
+            return Proposal(self._starting_point(place), start=place)
         return self.algorithm.suggest(place - len(self.start), self.evidence)
+
+    def _starting_point(self, place: int) -> Assignment:
+        """The point whole: the first completion, or else the first that is allowed, where there is one."""
+        generator = np.random.default_rng((self.seed, place))
+        first = self.space.complete(self.start[place], generator)
+        if self.allowed is None or self.allowed(first):
+            return first
+        others = (self.space.complete(self.start[place], generator) for _ in range(COMPLETIONS))
+        return next(filter(self.allowed, others), first)
 
     def began(self, number: int, assignment: Assignment) -> None:
         """Trial `number` begins with an assignment, one that was proposed here or by an earlier session."""

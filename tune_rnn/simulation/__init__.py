@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tune_rnn.simulation.history import Event, History
-from tune_rnn.simulation.simulate import BlackBox, simulate
+from tune_rnn.simulation.playing import BlackBox, simulate
 from tune_rnn.simulation.synthetic import Synthetic
 from tune_rnn.simulation.taskset import TaskSet
 

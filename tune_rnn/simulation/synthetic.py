@@ -54,6 +54,12 @@ class Synthetic:
         self.weights = dict(zip(self.space, weights, strict=True))
         self.cells = generator.permutation([0.0, 0.3, 1.0])
 
+    @property
+    def optimum_config(self) -> dict[str, Any]:
+        """The configuration of the lowest floor."""
+        place = {**self.optimum, "model.cell": (int(self.cells.argmin()) + 0.5) / 3}
+        return {key: distribution.from_unit(place[key]) for key, distribution in self.space.items()}
+
     def curve(self, config: Mapping[str, Any]) -> list[float]:
         """Losses in nats after each unit of the resource; NaN from where a trial diverges."""
         place = {key: distribution.to_unit(config[key]) for key, distribution in self.space.items()}

@@ -14,15 +14,15 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
-from tune_rnn.experiment import Experiment
 from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
 from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
-from tune_rnn.search import Searcher, trial_seed
-from tune_rnn.study.trainable import SCORE, score
+from tune_rnn.search import Searcher
+from tune_rnn.study.proposing import Proposer
+from tune_rnn.study.trainable import SCORE
 
 
 class _LeftOutOfPickles:
@@ -40,13 +40,11 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     the search has ended, or its time is up, the final stage's follow, of which the searcher hears nothing.
     """
 
-    def __init__(
-        self, searcher: Searcher, recorder: Recorder, experiment: Experiment, slots: int, final: FinalStage
-    ) -> None:
+    def __init__(self, proposer: Proposer, slots: int, final: FinalStage) -> None:
         super().__init__(metric=SCORE, mode="min")
-        self.ours = searcher  # not `searcher`, in which Ray would look for one of its own
-        self.recorder, self.experiment, self.slots, self.final = recorder, experiment, slots, final
-        self.unfinished = [trial for trial in recorder.journal.unfinished if trial.stage == SEARCH]
+        self.ours = proposer.searcher  # not `searcher`, in which Ray would look for one of its own
+        self.proposer, self.recorder, self.slots, self.final = proposer, proposer.recorder, slots, final
+        self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
@@ -75,23 +73,11 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         return self.recorder.journal.trials[number].stage == SEARCH
 
     def _next_of_search(self) -> TrialRecord | None:
-        return self.unfinished.pop(0) if self.unfinished else self._propose()
+        return self.unfinished.pop(0) if self.unfinished else self.proposer.next_trial()
 
     def _next_of_final(self) -> TrialRecord | None:
         self.final.begin()
         return self.final.next(self.running.values())
-
-    def _propose(self) -> TrialRecord | None:
-        trials, limit = self.recorder.journal.trials, self.experiment.budget.trials
-        number, place = len(trials), len(self.recorder.journal.in_stage(SEARCH))
-        proposal = self.ours.propose(place) if limit is None or place < limit else None
-        if proposal is None:
-            return None
-        config = self.experiment.trial_config(proposal.assignment).to_dict()
-        seed = trial_seed(self.experiment.search.seed, place) if proposal.seed is None else proposal.seed
-        self.recorder.proposed(number, seed, proposal.assignment, config)
-        self.ours.began(number, proposal.assignment)
-        return trials[number]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self._is_searched(number := self.running[trial_id]):
@@ -200,12 +186,13 @@ def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
     for record in journal.in_stage(SEARCH):
         searcher.began(record.number, record.assignment)
         for report in record.reports:
-            reached = score(report)
-            searcher.reported(record.number, report.spent, reached)
-            if math.isfinite(reached):
-                scheduler.goes_on(record.number, report.spent, reached)
+            searcher.reported(record.number, report.spent, report.score)
+            if math.isfinite(report.score):
+                scheduler.goes_on(record.number, report.spent, report.score)
         if record.outcome:
             searcher.ended(record.number)
+    for assignment in journal.refused:
+        searcher.refused(assignment)
 
 
 def name_of(trial: Trial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from tune_rnn.data import Corpus
 from tune_rnn.display import Display, plural
@@ -12,10 +13,11 @@ from tune_rnn.final.planning import planned_trainings
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.directory import RunDirectory
+from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
-from tune_rnn.search import build_searcher, planned_trials
+from tune_rnn.search import build_searcher, grid_points, planned_trials
 from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
@@ -34,7 +36,8 @@ class Stop(Exception):
 class Session:
     """A study at work in a run directory that is locked.
 
-    `started` is when its time began to count; `interrupted` is set when the trials are to end.
+    `started` is when its time began to count; `interrupted` is set when the trials are to end; `earlier` is what
+    `search.warm_start` names.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Session:
         display: Display,
         started: float,
         interrupted: Interrupt,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         self.experiment, self.corpus, self.directory, self.slots = experiment, corpus, run, slots
         self.display, self.interrupted = display, interrupted
@@ -58,8 +62,9 @@ class Session:
         device = "cuda" if slots.gpu > 0 else "cpu"
         budget, final = experiment.budget, experiment.final
         longer = 0.0 if final is None else final.amount(budget)
-        plan = Plan(together, slots.threads, device, planned, budget.amount, extra, longer)
-        self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display)
+        points = grid_points(experiment)
+        plan = Plan(together, slots.threads, device, planned, budget.amount, points, extra, longer)
+        self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display, earlier)
         hours = budget.hours
         if hours is not None:
             self.recorder.deadline = started + 3600 * hours - wall_before_s - END_S
@@ -72,7 +77,10 @@ class Session:
         """Run the trials; returns the study's status: "failed" only where the disk is full."""
         from tune_rnn.study.tuning import tune_trials
 
-        searcher = build_searcher(self.experiment.search, self.experiment.space)
+        for run in self.recorder.earlier:
+            self.display.say(str(run))
+        earlier = [trial for run in self.recorder.earlier for trial in run.used]
+        searcher = build_searcher(self.experiment.search, self.experiment.space, earlier)
         budget = TrialBudget.of(self.experiment)
         try:
             tune_trials(self.experiment, self.corpus, budget, self.slots, searcher, self.recorder, self._stop)

@@ -10,11 +10,13 @@ from importlib import import_module
 from pathlib import Path
 
 from tune_rnn.advice import check_batches
+from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.results import directory
+from tune_rnn.results.earlier import read_earlier
 from tune_rnn.results.journal import FINAL, Journal
 from tune_rnn.results.summary import Result
 from tune_rnn.signals import Interrupt, interrupts
@@ -39,6 +41,8 @@ def run(
     directory.check_storage(experiment.storage)
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
+    check_fixed_model(experiment, corpus)
+    earlier = read_earlier(experiment, corpus.sha256)
     precision = _resolve_precision(experiment)
     display.say(f"{experiment.name}: starting Ray")
     with _stoppable() as interrupted, ray_session(address):
@@ -49,7 +53,7 @@ def run(
         new = directory.create(experiment.storage, experiment.name)
         with directory.locked(new):
             directory.write_experiment(new, resolved)
-            return Session(resolved, corpus, new, slots, display, started, interrupted).run()
+            return Session(resolved, corpus, new, slots, display, started, interrupted, earlier).run()
 
 
 def resume(
@@ -63,7 +67,8 @@ def resume(
 
     Finished trials are not run again; unfinished and failed ones go on from their last checkpoint; the searcher
     and ASHA are told what earlier sessions found. Raises what `run` raises, and InputError for other overrides, for
-    data that has changed, and for a run that another process is working on.
+    data that has changed, for a run of `search.warm_start` that is gone, and for a run that another process is working
+    on.
     """
     started, display = started or time.time(), display or Display()
     old = directory.open_run(path)
@@ -72,12 +77,13 @@ def resume(
     corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
     journal.check_data(corpus.sha256)
     _check_final(before, experiment, journal)
+    earlier = read_earlier(experiment, corpus.sha256)
     with directory.locked(old), _stoppable() as interrupted:
         display.say(f"{old.path.name}: starting Ray")
         with ray_session(address):
             slots = find_slots(experiment.resources)
             directory.write_experiment(old, experiment)
-            return Session(experiment, corpus, old, slots, display, started, interrupted).run()
+            return Session(experiment, corpus, old, slots, display, started, interrupted, earlier).run()
 
 
 @contextmanager

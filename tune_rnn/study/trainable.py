@@ -6,7 +6,6 @@ are paid for once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tune_rnn.schema import TrialConfig
 from tune_rnn.training import Training, TrainingData
 
 SCORE = "score"
-"""What search and early stopping compare (minimise): see `score`."""
+"""What search and early stopping compare (minimise): see `Report.score`."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -62,7 +61,7 @@ class TrialTrainable(tune.Trainable):
             self.training = self._build()
             self.reports = self.training.run()
         report = next(self.reports)
-        result = report.to_dict() | {SCORE: score(report)}
+        result = report.to_dict() | {SCORE: report.score}
         return result | {"done": bool(report.finished)}
 
     def _build(self) -> Training:
@@ -80,13 +79,6 @@ class TrialTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune passes a path
         self.checkpoint, self.training = checkpoint_dir, None
-
-
-def score(report: Report) -> float:
-    """The lowest validation loss so far; infinity for a trial that has diverged, whatever it reached before."""
-    if report.finished == "diverged" or report.best_loss is None:
-        return math.inf
-    return report.best_loss
 
 
 def trial_device(wanted: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from tune_rnn.constraints import ParameterCap
 from tune_rnn.data import Corpus
 from tune_rnn.experiment import Experiment
 from tune_rnn.final.planning import final_experiment
@@ -24,6 +25,7 @@ from tune_rnn.study.adapters import (
     replay,
 )
 from tune_rnn.study.cluster import Slots
+from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
 from tune_rnn.training import TrainingData
 
@@ -39,18 +41,20 @@ def tune_trials(
 ) -> None:
     """Run trials until the searcher or `should_stop` ends them; what happens goes to the recorder.
 
+    Raises StudyFailed where the searcher proposes nothing any more that constraints allow.
     Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
     """
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount)
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
+    proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
     session = recorder.run.session()
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(searcher, recorder, experiment, slots.count, final),
+            search_alg=StudySearcher(proposer, slots.count, final),
             scheduler=StudyScheduler(scheduler, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
@@ -67,6 +71,7 @@ def tune_trials(
         ),
     )
     tuner.fit()
+    proposer.check()
 
 
 def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, slots: Slots) -> Any:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import validate
 from tune_rnn.errors import InputError
 from tune_rnn.schedulers import Scheduler, build_scheduler
 from tune_rnn.schema import StudyConfig
-from tune_rnn.search import Searcher, build_searcher
+from tune_rnn.search import Assignment, Proposal, Searcher, build_searcher
 from tune_rnn.simulation.history import Event, History
 from tune_rnn.space import Distribution, Space
 
@@ -37,9 +38,21 @@ class BlackBox(Protocol):
         ...
 
 
+class Proposes(Protocol):
+    """What a simulation asks and tells a searcher; `tune_rnn.search.Searcher` says what it means."""
+
+    def propose(self, number: int) -> Proposal | None: ...
+
+    def began(self, number: int, assignment: Assignment) -> None: ...
+
+    def reported(self, number: int, spent: float, score: float) -> None: ...
+
+    def ended(self, number: int, diverged: bool = False) -> None: ...
+
+
 def simulate(
-    search: str | Section,
-    scheduler: str | Section,
+    search: str | Section | Proposes,
+    scheduler: str | Section | Scheduler,
     blackbox: BlackBox,
     workers: int,
     budget: float,
@@ -49,29 +62,37 @@ def simulate(
     """Play a study of `budget` whole trainings, all workers together, and return what happened.
 
     `search` and `scheduler` are names, or the sections of an experiment file: {"algorithm": "asha",
-    "reduction_factor": 4}; rungs count in units of the black box's resource, of which a worker does one in a unit of
-    time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
+    "reduction_factor": 4}, or objects of your own (`Proposes`, `tune_rnn.schedulers.Scheduler`); starting points have
+    the black box's keys: {"start": [{"x": 0.5}]}. Rungs count in units of the black box's resource, of which a worker
+    does one in a unit of time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
     """
     space = blackbox.space if isinstance(blackbox.space, Space) else Space(dict(blackbox.space), {})
-    study = _settings(search, scheduler, seed, blackbox.max_resource)
     if workers < 1:
         raise InputError("workers", "must be at least 1", "Write workers=8, for example.", workers)
     if budget <= 0:
         raise InputError("budget", "must be above 0, in whole trainings", "Write budget=40, for example.", budget)
-    searcher = build_searcher(study.search, space)
-    judge = build_scheduler(study.scheduler, blackbox.max_resource)
+    searcher = _searcher(search, space, seed) if isinstance(search, (str, Mapping)) else search
+    judge = _scheduler(scheduler, blackbox.max_resource) if isinstance(scheduler, (str, Mapping)) else scheduler
     end = budget * blackbox.max_resource / workers
     return _Play(searcher, judge, blackbox, workers, trials).until(end)
 
 
-def _settings(search: str | Section, scheduler: str | Section, seed: int, amount: float) -> StudyConfig:
-    """Sections of an experiment file, or just the names of their algorithms."""
-    sections: dict[str, dict[str, Any]] = {
-        name: {"algorithm": given} if isinstance(given, str) else dict(given)
-        for name, given in (("search", search), ("scheduler", scheduler))
-    }
-    sections["search"]["seed"] = seed
-    return validate(StudyConfig, {"name": "simulation", "budget": {"epochs": amount}, **sections})
+def _searcher(given: str | Section, space: Space, seed: int) -> Searcher:
+    settings = _study("search", given).search.model_copy(update={"seed": seed})
+    check_start(settings.start, space)
+    if settings.warm_start:
+        raise InputError("search.warm_start", "names runs, and a simulation knows of none", "Remove it.")
+    return build_searcher(settings, space)
+
+
+def _scheduler(given: str | Section, amount: float) -> Scheduler:
+    return build_scheduler(_study("scheduler", given).scheduler, amount)
+
+
+def _study(section: str, given: str | Section) -> StudyConfig:
+    """A section of an experiment file, or just the name of its algorithm, checked as part of one."""
+    values = {"algorithm": given} if isinstance(given, str) else given
+    return validate(StudyConfig, {"name": "simulation", "budget": {"epochs": 1}, section: values})
 
 
 @dataclass
@@ -88,7 +109,7 @@ class _Play:
     """A study whose trials take simulated time."""
 
     def __init__(
-        self, searcher: Searcher, scheduler: Scheduler, blackbox: BlackBox, workers: int, trials: int | None
+        self, searcher: Proposes, scheduler: Scheduler, blackbox: BlackBox, workers: int, trials: int | None
     ) -> None:
         self.searcher, self.scheduler, self.blackbox, self.limit = searcher, scheduler, blackbox, trials
         self.history = History(workers, blackbox.max_resource)
