@@ -27,7 +27,7 @@ from tune_rnn.space import Distribution
 Array = NDArray[np.float64]
 
 EXPLAINED = 0.995  # of the curves' variance, by the components that are kept
-FIT_ROWS = 300
+FIT_ROWS = 200
 """Length scales are searched on so many rows: all of them would take half a minute a table."""
 
 LEAST_DIVERGED = 5  # fewer say nothing about where
