@@ -35,6 +35,12 @@ def test_the_decoders_are_compared() -> None:
     assert re.search(rf"^\| 3,000 \| 8 MiB \| {times} \|$", done.stdout, re.MULTILINE)
 
 
+def test_the_cost_of_proposals_is_measured() -> None:
+    command = [sys.executable, str(SCRIPT.with_name("proposals.py")), "--trials", "20", "--repeats", "1"]
+    done = subprocess.run([*command, "--searches", "hyperopt", "optuna"], capture_output=True, text=True, check=True)
+    assert re.findall(r"^\| `(\w+)` \| \d\.\d{3} s \|$", done.stdout, re.MULTILINE) == ["hyperopt", "optuna"]
+
+
 def test_searches_are_compared_and_not_played_twice(tmp_path: Path) -> None:
     results = tmp_path / "search.jsonl"
     command = [sys.executable, str(SCRIPT.with_name("search.py")), "--results", str(results), "--workers", "2"]

@@ -90,7 +90,7 @@ def events(proposer: Proposer, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == kind]
 
 
-@pytest.mark.parametrize("algorithm", ["random", "sobol", "hyperopt"])
+@pytest.mark.parametrize("algorithm", ["random", "sobol", "hyperopt", "optuna", "forest"])
 def test_a_refused_configuration_is_journalled_and_another_one_trained(
     make: Callable[..., Experiment], tmp_path: Path, algorithm: str
 ) -> None:
@@ -123,8 +123,10 @@ def test_a_tight_cap_does_not_lead_a_search_that_learns_astray(
     assert refused.count(11) + refused.count(10) < 20, "it has learnt where they are"
 
 
-@pytest.mark.parametrize("algorithm", ["random", "sobol", "hyperopt"])
-@pytest.mark.parametrize("done", [1, 5])
+STUDIES = [("random", 1), ("random", 5), ("sobol", 1), ("sobol", 5), ("hyperopt", 1), ("hyperopt", 5), ("optuna", 5)]
+
+
+@pytest.mark.parametrize(("algorithm", "done"), STUDIES)
 def test_a_resumed_study_proposes_the_same(
     make: Callable[..., Experiment], tmp_path: Path, algorithm: str, done: int
 ) -> None:

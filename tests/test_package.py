@@ -95,6 +95,7 @@ def test_the_pins_lie_within_the_ranges() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     ranges = [Requirement(text) for text in metadata.requires("tune_rnn") or ()]
+    ranges = [one for one in ranges if canonicalize_name(one.name) != "tune-rnn"]  # an extra of our own
     outside = [str(r) for r in ranges if pinned[canonicalize_name(r.name)] not in r.specifier]
     assert outside == []
 

@@ -22,7 +22,7 @@ from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import check_storage, free_path
 from tune_rnn.results.earlier import read_earlier
-from tune_rnn.search import planned_trials
+from tune_rnn.search import check_search, planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData
 
@@ -46,6 +46,7 @@ def check(experiment: Experiment) -> str:
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
     check_fixed_model(experiment, corpus)
+    check_search(experiment.search, experiment.space)
     root = check_storage(experiment.storage)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     slots = count_slots(experiment.resources, [here])

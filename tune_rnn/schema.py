@@ -186,7 +186,7 @@ class Budget(_Section):
 class Search(_Section):
     """How configurations are proposed."""
 
-    algorithm: Literal["hyperopt", "random", "sobol", "grid"] = "hyperopt"
+    algorithm: Literal["hyperopt", "optuna", "gp", "forest", "random", "sobol", "grid"] = "hyperopt"
     seed: Annotated[int, Field(ge=0)] = 0
     seeds: Count = 1  # of a grid: trains each of its points with so many seeds, the same ones for all
     start: Points = ()  # starting points: values of some searched keys, or of all; the first trials

@@ -45,6 +45,7 @@ def resolve(written: Settings) -> Resolved:
         check_conflicts(settings.merged(name))
     space = _space(settings)
     _check_end(study, space)
+    check_branches(study.search.algorithm, space)
     check_start(study.search.start, space)
     if study.final is not None and study.final.top_k:
         _check_final(study.final, study, space)
@@ -127,6 +128,14 @@ def _check_end(study: StudyConfig, space: Space) -> None:
     elif not space.is_empty and study.budget.trials is None and study.budget.hours is None:
         rule = "trials or hours must say when the search ends"
         raise InputError("budget", rule, "Add budget.trials: 32, or budget.hours: 2.")
+
+
+def check_branches(algorithm: str, space: Space) -> None:
+    """Refuse branches where the algorithm cannot search them: a Gaussian process needs the same axes everywhere."""
+    if algorithm == "gp" and space.branches:
+        first = next(iter(space.branches))
+        remedy = f"Write search.algorithm: hyperopt, optuna or forest, or choose a branch: one_of={first}."
+        raise InputError("search.algorithm", "cannot search the branches of one_of", remedy, algorithm)
 
 
 def _check_final(final: Final, study: StudyConfig, space: Space) -> None:

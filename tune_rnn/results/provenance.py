@@ -14,7 +14,7 @@ import psutil
 
 from tune_rnn.data import Corpus
 
-PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "numpy", "pyarrow", "tensorboard")
+PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "optuna", "smac", "numpy", "pyarrow", "tensorboard")
 
 
 def provenance(corpus: Corpus, device: str = "cpu") -> dict[str, Any]:

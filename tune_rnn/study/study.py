@@ -19,6 +19,7 @@ from tune_rnn.results import directory
 from tune_rnn.results.earlier import read_earlier
 from tune_rnn.results.journal import FINAL, Journal
 from tune_rnn.results.summary import Result
+from tune_rnn.search import check_search
 from tune_rnn.signals import Interrupt, interrupts
 from tune_rnn.study.cluster import find_slots, ray_session
 from tune_rnn.study.session import Session
@@ -42,6 +43,7 @@ def run(
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)
     check_fixed_model(experiment, corpus)
+    check_search(experiment.search, experiment.space)
     earlier = read_earlier(experiment, corpus.sha256)
     precision = _resolve_precision(experiment)
     display.say(f"{experiment.name}: starting Ray")
@@ -76,6 +78,7 @@ def resume(
     experiment = _with_larger_budget(before, overrides)
     corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
     journal.check_data(corpus.sha256)
+    check_search(experiment.search, experiment.space)
     _check_final(before, experiment, journal)
     earlier = read_earlier(experiment, corpus.sha256)
     with directory.locked(old), _stoppable() as interrupted:
@@ -136,7 +139,7 @@ def _resolve_precision(experiment: Experiment) -> Future[str]:
 
     thread = ThreadPoolExecutor(1)
     future = thread.submit(resolve)
-    if experiment.search.algorithm == "hyperopt":
+    if experiment.search.algorithm == "hyperopt":  # not SMAC: two threads that import it wait for each other
         thread.submit(import_module, "hyperopt")
     thread.shutdown(wait=False)
     return future
