@@ -96,6 +96,17 @@ def test_what_an_earlier_final_stage_trained_again_does_not_count(make: Callable
     assert before[0].trials == len(before[0].used) == 2
 
 
+def test_a_trial_whose_configuration_changed_tells_nothing_of_one(make: Callable[..., Experiment]) -> None:
+    old = begun(make(name="old"), sizes(0.1, 0.2), [1.5, 1.4])
+    journal = Journal(old / "trials.jsonl")
+    journal.checkpoint(1, "checkpoint")
+    values = {"model.hidden_size": 8, "regularizers.input_dropout": 0.3}
+    journal.take_over(0, 1, 2.0, values, make().trial_config(values).to_dict())
+    (run,) = read(make(search={"warm_start": [str(old)]}))
+    assert [one.assignment for one in run.used] == sizes(0.2)
+    assert str(run).endswith("1 of 2 trials of " + str(old) + " used; 1 with a configuration that changed")
+
+
 def test_trials_are_matched_by_name_and_those_outside_are_dropped(make: Callable[..., Experiment]) -> None:
     old = begun(make(name="old"), sizes(0.1, 0.2, 0.4, 0.3), [1.5, math.nan, 1.4, None])
     new = make(search={"warm_start": [str(old)]}, regularizers={"input_dropout": {"uniform": [0, 0.25, 0.1]}})

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 
-from tune_rnn.schedulers import Asha, Hyperband, Median, Scheduler, build_scheduler, rungs
+from tune_rnn.schedulers import Asha, Hyperband, Median, Scheduler, build_scheduler, rungs, rungs_of
 from tune_rnn.schema import Scheduler as Settings
 
 NAMES = ["asha", "hyperband", "median", "none"]
@@ -73,6 +73,14 @@ def test_rungs_are_powers_below_the_whole_budget() -> None:
     assert rungs(1.0, 3.0, 28.0) == [1, 3, 9, 27]
     assert rungs(0.5, 2.0, 0.5) == []
     assert rungs(1000.0, 4.0, 20_000.0) == [1000, 4000, 16_000]
+
+
+def test_a_populations_legs_end_at_every_interval_but_the_last() -> None:
+    settings = Settings(algorithm="pbt", first_rung=0.1)
+    budgets = rungs_of(settings, 0.3)
+    assert budgets == pytest.approx([0.1, 0.2])
+    legs = build_scheduler(settings, 0.3)
+    assert [legs.goes_on(0, spent, 1.0) for spent in (0.05, *budgets, 0.3)] == [True, False, False, True]
 
 
 def test_a_worse_trial_is_stopped_at_its_rung_and_not_between() -> None:

@@ -30,6 +30,7 @@ from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
 from tune_rnn.search import trial_seed
+from tune_rnn.single import Rerun
 from tune_rnn.study.cluster import ray_session
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays, trial_device
 
@@ -313,6 +314,70 @@ def test_an_interrupted_study_goes_on_with_its_start_its_constraints_and_what_it
     assert result.summary["trials"]["refused"] == len(refused[0])
     assert result.summary["warm_start"][0]["used"] == 4
     assert re.search(rf"{len(refused[0])} proposals? (was|were) not trained, as models may have no more", result.text)
+
+
+def population(corpus: Path, storage: Path, **changes: Any) -> Experiment:
+    """Six trials, some of them in a branch that diverges at once."""
+    branches = {
+        "sound": {"training": {"learning_rate": {"log_uniform": [1e-3, 1e-1]}}},
+        "wild": {"training": {"optimizer": "sgd", "learning_rate": {"log_uniform": [1e6, 1e7]}}},
+    }
+    sections: dict[str, Any] = {
+        "training": {"batch_size": 8, "sequence_length": 32, "precision": "fp32"},
+        "one_of": branches,
+        "budget": {"epochs": 1.5, "trials": 6},
+        "scheduler": {"algorithm": "pbt", "first_rung": 0.5},
+    }
+    return experiment(corpus, storage, **sections | changes)
+
+
+@pytest.mark.timeout(120)
+def test_a_population_replaces_what_diverges_and_what_is_worst(corpus: Path, tmp_path: Path) -> None:
+    result = tune_rnn.run(population(corpus, tmp_path))
+    run = RunDirectory(result.path)
+    trials = Journal(run.journal).trials
+    wild = [one for one in trials.values() if one.reports[0].finished or "wild" in (one.assignment["one_of"], "")]
+    assert wild == [], "nobody's weights come from there"
+    assert result.summary["trials"]["completed"] == len(trials) == 6
+    assert any(one.left and one.left[0].finished == "diverged" for one in trials.values())
+    assert [one.seed for one in trials.values()] == [trial_seed(1, number) for number in range(6)]
+    assert result.best_metrics["validation_loss"] == evaluate_run(result.path)["loss"]
+    best = trials[result.summary["best"]["trial"]]
+    assert result.best_config == best.best_stretch.config
+    taken = next(one for one in trials.values() if one.taken_over)
+    with pytest.raises(
+        InputError, match=f"trial {taken.number} went on from another's weights: 2 configurations|3 con"
+    ):
+        Rerun.of(f"{result.path}:{taken.number}")
+    folders = {str(file.parent.relative_to(run.path)) for file in run.ray.rglob("checkpoint.pt")}
+    assert folders == {one.checkpoint for one in trials.values()}
+    for override, message in (
+        ("budget.trials=8", "is the size of a population"),
+        ("final.top_k=1", "change while they"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tune_rnn.resume(result.path, [override])
+
+
+class SoonInterrupter(Display):
+    """Presses Ctrl-C once some weights have been taken over."""
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        if "taken over 2" in progress.message:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_interrupted_population_goes_on_loss_by_loss(corpus: Path, tmp_path: Path) -> None:
+    study = population(corpus, tmp_path, resources={**CPU, "use": {"cpu": 1}})
+    straight = tune_rnn.run(study)
+    with pytest.raises(StudyInterrupted):
+        tune_rnn.run(study, display=SoonInterrupter())
+    result = tune_rnn.resume(tmp_path / "study-2")
+    assert outcomes(result) == outcomes(straight)
+    assert result.summary["best"] == straight.summary["best"]
 
 
 def test_a_cap_below_every_model_fails_the_study(corpus: Path, tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_a_study_without_a_loss_has_no_result(
     assert (summary["status"], summary["best"], summary["trials"]["total"]) == (written, None, 0)
 
 
+def test_a_best_model_that_was_taken_over_has_a_history(recorder: Recorder, data: Corpus) -> None:
+    assert "history" not in write_summary(recorder, data, "completed")["best"]
+    journal, values = recorder.journal, {"model.hidden_size": 40}
+    journal.take_over(4, 5, 1.0, values, recorder.experiment.trial_config(values).to_dict())
+    best = write_summary(recorder, data, "completed")["best"]
+    assert (best["trial"], best["config"]["model"]["hidden_size"]) == (5, 21), "trial 5 trained that model"
+    journal.report(4, replace(REPORT, spent=2.0, tokens=2500, validation_loss=1.5, best_loss=1.5))
+    journal.checkpoint(4, "ray/1/4b")
+    summary = write_summary(recorder, data, "completed")
+    best = summary["best"]
+    assert (best["trial"], best["config"]["model"]["hidden_size"]) == (4, 40)
+    assert best["history"] == [{"trial": 5, "until": 1.0, "values": {"model.hidden_size": 21}}]
+    assert summary["tokens"] == 7500, "what was given up has been processed all the same"
+    text = closing_text(recorder, journal.trials[4], Sample(4, 0, ""))
+    assert "the best model was trained with 1 other configuration before this one" in text
+
+
 def test_a_final_stage_has_its_own_section(recorder: Recorder, data: Corpus) -> None:
     assert "final" not in write_summary(recorder, data, "completed")
     journal = recorder.journal

@@ -321,6 +321,32 @@ def test_a_training_goes_on_bit_for_bit(optimizer: str, schedule: str, windows: 
     assert_equal(continued.state_dict(), straight.state_dict())
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "plateau"])
+def test_weights_that_are_taken_over_go_on_with_the_new_learning_rate_and_strengths(
+    schedule: str, tmp_path: Path
+) -> None:
+    """As trials of a population do: nothing of the old ones is left in optimizer, schedule, masks or penalties."""
+    sections: dict[str, Any] = {"regularizers": {"ema": 0.9}, "training": {"schedule": schedule}}
+    changed: dict[str, Any] = {
+        "regularizers": {"ema": 0.9, "input_dropout": 0.9, "weight_decay": 0.5},
+        "training": {"schedule": schedule, "learning_rate": 0.05},
+    }
+    old, new, fresh = (
+        tiny.training(epochs=(0.5, 1.0), seed=seed, **values)
+        for seed, values in ((0, sections), (1, changed), (1, changed))
+    )
+    next(old.run())
+    checkpoint.save(old, tmp_path)
+    checkpoint.load(new, tmp_path)
+    assert_equal(new.state_dict(), old.state_dict())
+    new.train_step()
+    old.train_step()
+    assert new.optimizer.param_groups[0]["lr"] == pytest.approx(5 * old.optimizer.param_groups[0]["lr"])
+    assert new.optimizer.param_groups[0]["lr"] == fresh.schedule.rate(new.step - 1) * new.schedule.scale
+    assert (new.dropout, new.config) == (fresh.dropout, fresh.config)
+    assert next(new.run()).spent == 1.0
+
+
 def test_a_checkpoint_is_tensors_and_plain_values(tmp_path: Path) -> None:
     one = tiny.training()
     list(one.run())

@@ -124,6 +124,9 @@ def _search(experiment: Experiment) -> str:
 
 
 def _stopping(experiment: Experiment) -> str:
+    if experiment.has_population:
+        first, unit = experiment.scheduler.first_rung, experiment.budget.unit
+        return f"none; pbt: the worst quarter takes over from the best quarter every {plural(first or 0.0, unit[:-1])}"
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
     if not points or experiment.space.is_empty:
         return "none"
@@ -205,6 +208,8 @@ def _trial_s(training: Training, validation_predictions: int) -> float:
 
 def _full_trials(experiment: Experiment, planned: int) -> float:
     """How many whole budgets the trials use, with those that early stopping lets go on past each rung."""
+    if experiment.has_population:
+        return float(planned)
     edges = [0.0, *rungs(experiment), experiment.budget.amount]
     spent, trials = 0.0, float(planned)
     for before, after in itertools.pairwise(edges):

@@ -136,9 +136,21 @@ class Experiment:
         """Set one dotted key, for all branches, to a value or a distribution."""
         return self._of(self._written.replace(key, value), (), self.beside)
 
+    def fixed_at(self, assignment: Assignment) -> Self:
+        """Set each key of an assignment to its value, and choose its branch."""
+        written = self._written
+        for key, value in sorted(assignment.items(), key=lambda item: item[0] != "one_of"):
+            written = written.replace(key, value)
+        return self._of(written, (), self.beside)
+
     def without(self, section: str) -> Self:
         """Leave a section out, as if it had not been written."""
         return self._of(self._written.drop(section), (), self.beside)
+
+    @property
+    def has_population(self) -> bool:
+        """Whether trials take over each other's weights; with nothing to search there is one trial."""
+        return self.scheduler.algorithm == "pbt" and not self.space.is_empty
 
     @property
     def unfixed(self) -> list[str]:

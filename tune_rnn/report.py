@@ -72,7 +72,4 @@ class Report:
 
 def rungs(experiment: Experiment) -> list[float]:
     """Budgets below a trial's whole one at which trials are compared, where the scheduler has such."""
-    scheduler, amount = experiment.scheduler, experiment.budget.amount
-    if scheduler.algorithm not in schedulers.HAVE_RUNGS or scheduler.first_rung is None:
-        return []
-    return schedulers.rungs(scheduler.first_rung, scheduler.reduction_factor, amount)
+    return schedulers.rungs_of(experiment.scheduler, experiment.budget.amount)

@@ -14,9 +14,6 @@ from typing import Protocol
 
 from tune_rnn.schema import Scheduler as Settings
 
-HAVE_RUNGS = ("asha", "hyperband")
-"""Schedulers that compare trials at certain budgets alone."""
-
 
 class Scheduler(Protocol):
     """Decides after every report of a trial whether it goes on."""
@@ -36,7 +33,7 @@ class RunAll:
 def build_scheduler(settings: Settings, amount: float) -> Scheduler:
     """The scheduler that the section `scheduler` of an experiment names, for trials with a budget of `amount`."""
     first = settings.first_rung or 1.0
-    budgets = rungs(first, settings.reduction_factor, amount)
+    budgets = rungs_of(settings, amount)
     match settings.algorithm:
         case "asha":
             return Asha(budgets, settings.reduction_factor)
@@ -44,14 +41,38 @@ def build_scheduler(settings: Settings, amount: float) -> Scheduler:
             return Hyperband(budgets, settings.reduction_factor)
         case "median":
             return Median(first)
+        case "pbt":
+            return Legs(budgets)
         case "none":
             return RunAll()
+
+
+def rungs_of(settings: Settings, amount: float) -> list[float]:
+    """The budgets at which alone a scheduler compares trials; none where it does so at every report, or never."""
+    first = settings.first_rung or 1.0
+    match settings.algorithm:
+        case "asha" | "hyperband":
+            return rungs(first, settings.reduction_factor, amount)
+        case "pbt":
+            return [first * number for number in range(1, math.ceil(round(amount / first, 9)))]
+        case "median" | "none":
+            return []
 
 
 def rungs(first: float, factor: float, amount: float) -> list[float]:
     """The budgets below `amount` at which trials are compared: first, first × factor, first × factor² …"""
     count = math.ceil(round(math.log(amount / first, factor), 9))
     return [first * factor**exponent for exponent in range(count)]
+
+
+class Legs:
+    """Population based training: a trial stops at each rung, and `tune_rnn.study.population` says how it goes on."""
+
+    def __init__(self, budgets: Sequence[float]) -> None:
+        self.budgets = frozenset(budgets)
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        return spent not in self.budgets
 
 
 class Rung:

@@ -194,11 +194,11 @@ class Search(_Section):
 
 
 class Scheduler(_Section):
-    """How trials that do worse are stopped early."""
+    """How trials that do worse are stopped early, or (pbt) go on from what better ones have learnt."""
 
-    algorithm: Literal["asha", "hyperband", "median", "none"] = "asha"
-    first_rung: Positive | None = None  # in the budget's unit; default training.report_every
-    reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0
+    algorithm: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    first_rung: Positive | None = None  # in the budget's unit; default training.report_every; of pbt: the interval
+    reduction_factor: Annotated[float, Field(ge=1.5)] = 3.0  # of asha and hyperband
 
 
 class Constraints(_Section):

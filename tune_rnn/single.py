@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 import traceback
@@ -15,7 +16,7 @@ from tune_rnn.advice import check_batches
 from tune_rnn.checkpoint import save
 from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
-from tune_rnn.display import Display
+from tune_rnn.display import Display, plural
 from tune_rnn.errors import InputError, TrialFailed, is_disk_full
 from tune_rnn.experiment import Experiment
 from tune_rnn.final.planning import final_experiment
@@ -56,14 +57,16 @@ class Rerun:
         trial = journal.trials[int(number)] if number else journal.best_trial
         if trial is None:
             raise InputError(where, "the run has no best trial", "Name one: RUN:TRIAL.")
+        if trial.earlier:
+            count = plural(len(trial.earlier) + 1, "configuration")
+            rule = f"trial {trial.number} went on from another's weights: {count}, which cannot be run again one by one"
+            values = shlex.join(f"{key}={value}" for key, value in trial.assignment.items())
+            anew = f"`tune-rnn train {shlex.quote(str(run.experiment))} {values}` trains its last one from the start"
+            raise InputError(where, rule, f"The best model is in {run.best}; {anew}.")
         studied = Experiment.load(run.experiment)
         studied = final_experiment(studied) if trial.stage == FINAL else studied.without("final")
         experiment = studied.replace("name", directory.name_after(run, directory.trial_name(trial.number)))
-        assignment = dict(trial.assignment)
-        if "one_of" in assignment:
-            experiment = experiment.with_overrides([f"one_of={assignment.pop('one_of')}"])
-        for key, value in assignment.items():
-            experiment = experiment.replace(key, value)
+        experiment = experiment.fixed_at(trial.assignment)
         changed = experiment.with_overrides(overrides)
         if changed.task == experiment.task:
             journal.check_data(load_corpus(changed.task, beside=changed.beside).sha256)

@@ -246,7 +246,10 @@ class Training:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take over what `state_dict` of a training with the same configuration, data and seed returned."""
+        """Take over what `state_dict` of a training with the same configuration, data and seed returned.
+
+        In a population the seed differs, and so do learning rate and strengths, which are never those of the saved.
+        """
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(saved["parameters"][name])

@@ -13,6 +13,7 @@ from tune_rnn.config.settings import Flat, Settings, nest
 from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
+from tune_rnn.population import check_population
 from tune_rnn.schema import LEARN_NOTHING, Budget, Final, Scheduler, StudyConfig, TrialConfig, flatten
 from tune_rnn.space import Space
 
@@ -47,6 +48,7 @@ def resolve(written: Settings) -> Resolved:
     _check_end(study, space)
     check_branches(study.search.algorithm, space)
     check_start(study.search.start, space)
+    check_population(study, space)
     if study.final is not None and study.final.top_k:
         _check_final(study.final, study, space)
     return Resolved(study, trial, settings, space)
@@ -100,7 +102,7 @@ def default_report_every(budget: Budget) -> float:
 def _check_reports(budget: Budget, report_every: float, scheduler: Scheduler) -> None:
     """Refuse reports and rungs beyond the budget, and those so frequent that they were meant in the other unit."""
     _check_amount("training.report_every", report_every, budget, "Lower it, or raise the budget.")
-    if scheduler.algorithm == "asha":
+    if scheduler.algorithm in ("asha", "pbt"):
         remedy = "Lower it, raise the budget, or write scheduler.algorithm: none."
         _check_amount("scheduler.first_rung", scheduler.first_rung or report_every, budget, remedy)
 

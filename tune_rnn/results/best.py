@@ -98,7 +98,7 @@ class BestKeeper:
             "device": self.device,
             "kind": trial.config["task"]["kind"],
             "data": {"name": self.corpus.name, "sha256": self.corpus.sha256},
-            "config": trial.config,
+            "config": trial.best_stretch.config,
         }
 
 

@@ -26,7 +26,8 @@ KEY = "search.warm_start"
 
 @dataclass(frozen=True)
 class Earlier:
-    """One earlier run: how many trials it has, those that tell something, and how many are outside the space.
+    """One earlier run: how many trials it has, those that tell something, how many are outside the space,
+    and how many `changed` their configuration on the way, so that their losses are not those of one.
 
     `differs` says what makes its losses incomparable with the new study's; "" where nothing does.
     """
@@ -36,10 +37,12 @@ class Earlier:
     used: tuple[Observed, ...]
     outside: int
     differs: str
+    changed: int = 0
 
     def __str__(self) -> str:
-        without = self.trials - len(self.used) - self.outside
+        without = self.trials - len(self.used) - self.outside - self.changed
         left_out = [f"{self.outside} outside the space"] if self.outside else []
+        left_out += [f"{self.changed} with a configuration that changed"] if self.changed else []
         left_out += [f"{without} without a result"] if without else []
         why = [", ".join(left_out)] if left_out else []
         why += [f"compared among themselves, not having the same {self.differs}"] if self.differs and self.used else []
@@ -66,11 +69,13 @@ def _read(experiment: Experiment, data_sha256: str, number: int, given: str) -> 
     differs = _differences(experiment, data_sha256, studied, journal.data_sha256)
     group = _group(studied, journal.data_sha256) if differs else ""
     trials = journal.in_stage(SEARCH)
-    told = [trial for trial in trials if trial.reports or trial.outcome == "diverged"]
+    constant = [trial for trial in trials if not trial.taken_over]
+    told = [trial for trial in constant if trial.reports or trial.outcome == "diverged"]
     assignments = [experiment.assignment_of(flatten(trial.config)) for trial in told]
     pairs = zip(told, assignments, strict=True)
     used = [_observed(trial, assignment, group) for trial, assignment in pairs if assignment is not None]
-    return Earlier(given, len(trials), tuple(used), assignments.count(None), differs)
+    changed = len(trials) - len(constant)
+    return Earlier(given, len(trials), tuple(used), assignments.count(None), differs, changed)
 
 
 def _open(where: str, given: str, beside: Path | None) -> tuple[Experiment, Journal]:

@@ -7,10 +7,9 @@ ignored, and so are reports that no checkpoint covers: a resumed trial makes the
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,69 +17,12 @@ from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.final import ranking
 from tune_rnn.report import Report
+from tune_rnn.results.record import AUDIT, FINAL, SEARCH, TrialRecord
 from tune_rnn.space import Assignment
 
+__all__ = ["AUDIT", "FINAL", "OUTCOMES", "SEARCH", "Journal", "TrialRecord", "lowest", "outcome_of"]
+
 OUTCOMES = ("completed", "stopped_early", "diverged", "failed")
-
-SEARCH, FINAL, AUDIT = "search", "final", "audit"
-"""Stages: trials of the search, and after it trainings of its best with new seeds, and of stopped ones to their end."""
-
-
-@dataclass
-class TrialRecord:
-    """What is known of one trial. `outcome` is "" until it has ended; `checkpoint` is relative to the run.
-
-    A trial of a later stage trains what trial `of` tried; an audit's goes on from it, so its first `inherited` reports
-    are that trial's.
-    """
-
-    number: int
-    seed: int
-    assignment: Assignment
-    config: dict[str, Any]
-    reports: list[Report] = field(default_factory=list)
-    checkpoint: str = ""
-    checkpoint_reports: int = 0
-    outcome: str = ""
-    reason: str = ""
-    stage: str = SEARCH
-    of: int | None = None
-    inherited: int = 0
-
-    @property
-    def own_reports(self) -> list[Report]:
-        """Reports without those of the trial it goes on from."""
-        return self.reports[self.inherited :]
-
-    @property
-    def spent_before(self) -> float:
-        """What the trial it goes on from had spent."""
-        return self.reports[self.inherited - 1].spent if self.inherited else 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Training tokens that this trial itself has processed."""
-        before = self.reports[self.inherited - 1].tokens if self.inherited else 0
-        return self.reports[-1].tokens - before if self.reports else 0
-
-    @property
-    def best(self) -> Report | None:
-        """The report of the lowest validation loss that a checkpoint holds the model of."""
-        improved = [report for report in self.reports[: self.checkpoint_reports] if report.improved]
-        return improved[-1] if improved else None
-
-    @property
-    def best_loss(self) -> float | None:
-        return self.best.validation_loss if self.best else None
-
-    @property
-    def end_loss(self) -> float:
-        """The lowest validation loss of a trial that has ended; infinite for one that diverged."""
-        return math.inf if self.outcome == "diverged" or self.best_loss is None else self.best_loss
-
-    @property
-    def spent(self) -> float:
-        return self.reports[-1].spent if self.reports else 0.0
 
 
 @dataclass
@@ -134,6 +76,14 @@ class Journal:
 
     def _propose(self, number: int, values: dict[str, Any]) -> TrialRecord:
         self._append({"event": "proposed", "trial": number, **values})
+        return self.trials[number]
+
+    def take_over(
+        self, number: int, of: int, spent: float, assignment: Assignment, config: dict[str, Any]
+    ) -> TrialRecord:
+        """A trial of a population goes on from what trial `of` had with a budget of `spent`, with other values."""
+        values = {"of": of, "spent": spent, "assignment": assignment, "config": config}
+        self._append({"event": "took_over", "trial": number, **values})
         return self.trials[number]
 
     def refuse(self, number: int, assignment: Assignment) -> None:
@@ -260,6 +210,9 @@ class Journal:
             trial.reports.append(Report.from_dict(event["report"]))
         elif kind == "checkpoint":
             trial.checkpoint, trial.checkpoint_reports = event["path"], len(trial.reports)
+            trial.checkpoints[trial.spent] = event["path"]
+        elif kind == "took_over":
+            trial.take_over(self.trials[event["of"]], event["spent"], event["assignment"], event["config"])
         elif kind == "ended":
             trial.outcome, trial.reason = event["outcome"], event["reason"]
 
@@ -272,10 +225,14 @@ class Journal:
 
 
 def lowest(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The trial of the lowest validation loss, the first of equals; never one that diverged."""
-    sound = {trial.number: trial for trial in trials if trial.outcome != "diverged"}
-    scored = [(trial.best_loss, number) for number, trial in sound.items() if trial.best_loss is not None]
-    return sound[min(scored)[1]] if scored else None
+    """The trial of the lowest validation loss, that which trained to it, the first of equals; none that diverged."""
+    sound = {trial.number: trial for trial in trials if not trial.diverged}
+    scored = [
+        (trial.best_loss, bool(trial.earlier) and trial.best_stretch.trial != number, number)
+        for number, trial in sound.items()
+        if trial.best_loss is not None
+    ]
+    return sound[min(scored)[2]] if scored else None
 
 
 def outcome_of(last: Report, unit: str) -> tuple[str, str]:

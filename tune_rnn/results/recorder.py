@@ -16,6 +16,7 @@ from tune_rnn.display import Display, Progress, plural
 from tune_rnn.errors import is_disk_full
 from tune_rnn.experiment import Experiment
 from tune_rnn.kinds import KINDS
+from tune_rnn.population import mutable
 from tune_rnn.report import CHECKPOINT, Report
 from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
@@ -48,6 +49,7 @@ class Recorder:
         self.display, self.kind, self.earlier = display, KINDS[experiment.task.kind], earlier
         self.best = BestKeeper(run.best, corpus, plan.threads, plan.device)
         self.deadline: float | None = None
+        self._mutable = _mutable_strengths(experiment)
         self._boards: dict[int, TrialBoard] = {}
         self._running: set[int] = set()
         self._shown: Sample | None = None
@@ -62,9 +64,11 @@ class Recorder:
         self.journal.refuse(number, assignment)
 
     def started(self, number: int) -> None:
-        """A trial has a slot: its row appears in TensorBoard now."""
+        """A trial has a slot: its row appears in TensorBoard now, unless it has only waited."""
         self._running.add(number)
         self._first_trial_began = self._first_trial_began or time.monotonic()
+        if number in self._boards:
+            return
         trial = self.journal.trials[number]
         hyperparameters = trial.assignment or _scalars(self.experiment.trial_config({}).flat())
         if self.experiment.final is not None:
@@ -84,11 +88,20 @@ class Recorder:
             "gradient_norm": report.gradient_norm,
             "tokens_per_second": report.tokens_per_second,
         }
+        values |= {key.replace(".", "/"): self.journal.trials[number].assignment.get(key) for key in self._mutable}
         known = {tag: value for tag, value in values.items() if value is not None}
         self._boards[number].scalars(report.tokens, known)
 
     def checkpointed(self, number: int, path: Path) -> None:
         self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
+
+    def took_over(self, number: int, of: int, spent: float, assignment: Assignment, config: dict[str, Any]) -> None:
+        """A population's trial goes on from another's weights, with other values."""
+        self.journal.take_over(number, of, spent, assignment, config)
+
+    def waits(self, number: int) -> None:
+        """A population's trial has left its slot, until it is its turn again."""
+        self._running.discard(number)
 
     def set_aside(self, number: int) -> None:
         """A trial makes room for the final stage; it has not ended, and a later session goes on with it."""
@@ -120,7 +133,7 @@ class Recorder:
 
     def _remove_unfinished_checkpoints(self, number: int) -> None:
         kept = self.run.path / self.journal.trials[number].checkpoint
-        for folder in self.run.ray.glob(f"*/{trial_name(number)}/checkpoint_*"):
+        for folder in self.run.ray.glob(f"*/{trial_name(number)}*/checkpoint_*"):
             if folder != kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -177,6 +190,8 @@ class Recorder:
         again = [trial for trial in self.journal.trials.values() if trial.stage != SEARCH]
         if again:
             return f"final stage: {sum(trial.outcome != '' for trial in again)} of {plural(len(again), 'training')}"
+        if times := sum(trial.taken_over for trial in self.journal.trials.values()):
+            return f"weights taken over {plural(times, 'time')}"
         return "" if self._ended() or self._running else "starting Ray and the first trials"
 
     @property
@@ -194,7 +209,7 @@ class Recorder:
         by_trials = min(1.0, done / planned)
         new = done - self._done_before
         # Until a trial has ended nobody knows how early they end.
-        tells = new > 0 and (self._ended() > self._ended_before or planned == 1)
+        tells = new > 0 and (self._ended() > self._ended_before or planned == 1 or self.experiment.has_population)
         training = time.monotonic() - (self._first_trial_began or self._began)  # without Ray's start
         left_by_trials = training * (planned - done) / new if tells else None
         lefts = [left for left in (left_by_time, left_by_trials) if left is not None]
@@ -229,6 +244,15 @@ class Recorder:
     def _warn(self, board: TrialBoard) -> None:
         if board.error:
             self.display.say(board.error)
+
+
+def _mutable_strengths(experiment: Experiment) -> set[str]:
+    """Regularisers whose strengths change while a population trains; the learning rate has a curve in any case."""
+    if not experiment.has_population:
+        return set()
+    space = experiment.space
+    keys = {key for branch in space.branches or [None] for key in mutable(space, branch)}
+    return keys - {"training.learning_rate"}
 
 
 def _scalars(flat: dict[str, Any]) -> dict[str, Any]:

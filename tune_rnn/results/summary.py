@@ -56,7 +56,7 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "name": recorder.run.path.name,
         "status": status,
         "metric": METRIC,
-        "best": None if best is None else {"trial": best.number, "config": best.config, "metrics": best_metrics(best)},
+        "best": None if best is None else _best(best),
         "trials": _counts(journal),
         "time": _time(journal),
         "tokens": sum(trial.tokens for trial in journal.trials.values()),
@@ -64,6 +64,18 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         **({"warm_start": [run.to_dict() for run in recorder.earlier]} if recorder.earlier else {}),
         "provenance": provenance(corpus, recorder.plan.device),
     } | _final(recorder)
+
+
+def _best(trial: TrialRecord) -> dict[str, Any]:
+    """The best model: which trial has it, its configuration, and what its weights were trained with before, by whom."""
+    stretch = trial.best_stretch
+    history = [
+        {"trial": one.trial, "until": trial.reports[one.until - 1].spent, "values": one.assignment}
+        for one in trial.earlier
+        if one.until < stretch.until
+    ]
+    found = {"trial": trial.number, "config": stretch.config, "metrics": best_metrics(trial)}
+    return found | ({"history": history} if history else {})
 
 
 def _final(recorder: Recorder) -> dict[str, Any]:
@@ -99,7 +111,8 @@ def _one_seed(recorder: Recorder) -> list[str]:
     """What the lowest of many losses is worth, and how to learn more, where there was no final stage."""
     experiment, journal = recorder.experiment, recorder.journal
     trials = len(journal.in_stage(SEARCH))
-    if experiment.final is not None or journal.in_stage(FINAL) or experiment.search.seeds > 1 or trials < 2:
+    searched_once = experiment.search.seeds == 1 and trials > 1 and not experiment.has_population
+    if experiment.final is not None or journal.in_stage(FINAL) or not searched_once:
         return []
     with_final = experiment.replace("final.top_k", 3)
     again, _ = planned_trainings(with_final)
@@ -108,6 +121,15 @@ def _one_seed(recorder: Recorder) -> list[str]:
     command = f"`tune-rnn resume {recorder.run.path} final.top_k=3{hours}`"
     size = f"{plural(again, 'training')}, about {duration(seconds)}"
     return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
+
+
+def _changed(best: TrialRecord) -> list[str]:
+    """That the best configuration is the last of several, which does not do by itself what they did one by one."""
+    count = len(_best(best).get("history", []))
+    if count == 0:
+        return []
+    before = plural(count, "other configuration")
+    return [f"the best model was trained with {before} before this one: summary.json has them, under best.history"]
 
 
 def _refused(recorder: Recorder) -> list[str]:
@@ -122,14 +144,15 @@ def _refused(recorder: Recorder) -> list[str]:
 def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     """The text that ends the command: what was found, and where it is."""
     experiment = recorder.experiment
-    assignment = best.assignment
+    stretch = best.best_stretch
+    assignment = stretch.assignment
     metrics, defaults = best_metrics(best), TrialConfig().flat()
     run, found = recorder.run, findings(recorder.journal, experiment)
     return final_report(
         replace(recorder.progress(), elapsed_s=recorder.journal.wall_s),
         configuration={
             key: value
-            for key, value in flatten(best.config).items()
+            for key, value in flatten(stretch.config).items()
             if key in assignment or value not in (None, defaults.get(key))
         },
         searched=list(assignment),
@@ -138,6 +161,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         sample=sample.text,
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
+            *_changed(best),
             *_unfinished(recorder),
             *_refused(recorder),
             *_one_seed(recorder),

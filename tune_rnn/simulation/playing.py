@@ -86,7 +86,11 @@ def _searcher(given: str | Section, space: Space, seed: int) -> Searcher:
 
 
 def _scheduler(given: str | Section, amount: float) -> Scheduler:
-    return build_scheduler(_study("scheduler", given).scheduler, amount)
+    settings = _study("scheduler", given).scheduler
+    if settings.algorithm == "pbt":
+        rule = "changes configurations while they train, and a black box has curves of fixed ones"
+        raise InputError("scheduler.algorithm", rule, "Write asha, hyperband, median or none.", "pbt")
+    return build_scheduler(settings, amount)
 
 
 def _study(section: str, given: str | Section) -> StudyConfig:

@@ -21,6 +21,7 @@ from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher
+from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import SCORE
 
@@ -37,13 +38,15 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
 
     With one slot nothing is proposed before the running trial's result is in, so a seed gives the same study
     again. Trials that an earlier session left unfinished come first, each from its checkpoint. When the last trial of
-    the search has ended, or its time is up, the final stage's follow, of which the searcher hears nothing.
+    the search has ended, or its time is up, the final stage's follow, of which the searcher hears nothing. A
+    population says itself which trial goes on.
     """
 
-    def __init__(self, proposer: Proposer, slots: int, final: FinalStage) -> None:
+    def __init__(self, proposer: Proposer, slots: int, final: FinalStage, population: Population | None = None) -> None:
         super().__init__(metric=SCORE, mode="min")
         self.ours = proposer.searcher  # not `searcher`, in which Ray would look for one of its own
         self.proposer, self.recorder, self.slots, self.final = proposer, proposer.recorder, slots, final
+        self.population = population
         self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}
 
@@ -62,17 +65,22 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "number": record.number,
             "seed": record.seed,
             "stage": record.stage,
+            "spent": record.spent,
             "trial": record.config,
             "resume_from": str(directory) if directory else None,
         }
 
     def _is_searching(self) -> bool:
-        return self.final.is_wanted and any(self._is_searched(number) for number in self.running.values())
+        """Whether one is at work upon whose end others may begin."""
+        others_follow = self.final.is_wanted or self.population is not None
+        return others_follow and any(self._is_searched(number) for number in self.running.values())
 
     def _is_searched(self, number: int) -> bool:
         return self.recorder.journal.trials[number].stage == SEARCH
 
     def _next_of_search(self) -> TrialRecord | None:
+        if self.population is not None:
+            return self.population.next(self.running.values())
         return self.unfinished.pop(0) if self.unfinished else self.proposer.next_trial()
 
     def _next_of_final(self) -> TrialRecord | None:
@@ -101,8 +109,14 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
 class StudyCallback(_LeftOutOfPickles, tune.Callback):
     """Passes on to the recorder what Tune sees, and stops the study when `should_stop` says why."""
 
-    def __init__(self, recorder: Recorder, final: FinalStage, should_stop: Callable[[], Exception | None]) -> None:
-        self.recorder, self.final, self.should_stop = recorder, final, should_stop
+    def __init__(
+        self,
+        recorder: Recorder,
+        final: FinalStage,
+        should_stop: Callable[[], Exception | None],
+        population: Population | None = None,
+    ) -> None:
+        self.recorder, self.final, self.should_stop, self.population = recorder, final, should_stop, population
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.recorder.tick()
@@ -128,6 +142,8 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         number = trial.config["number"]
         if number in self.final.set_aside:
             self.recorder.set_aside(number)
+        elif self.population is not None and self.population.waits(number):
+            self.recorder.waits(number)
         else:
             self.recorder.ended(number)
 
@@ -197,3 +213,9 @@ def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:
 
 def name_of(trial: Trial) -> str:
     return trial_name(trial.config["number"])
+
+
+def folder_of(trial: Trial) -> str:
+    """A directory for its checkpoints; one for each leg of a population's trial."""
+    spent = trial.config["spent"]
+    return f"{name_of(trial)}_from_{spent:.10g}" if spent else name_of(trial)

@@ -103,6 +103,9 @@ def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Exp
         if key not in ("budget.trials", "budget.hours") and not key.startswith("final."):
             rule = "only budget.trials and budget.hours can change when a study goes on, and what is below final"
             raise InputError(key, rule, "Begin a new study with `tune-rnn run` to change anything else.")
+        if key == "budget.trials" and experiment.has_population:
+            rule = "is the size of a population, which is trained together from the beginning"
+            raise InputError(key, rule, "Begin a new study with `tune-rnn run` to train a larger one.")
     larger = experiment.with_overrides(overrides)
     for name in ("trials", "hours"):
         before, after = getattr(experiment.budget, name), getattr(larger.budget, name)

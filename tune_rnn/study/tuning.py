@@ -21,10 +21,12 @@ from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
     StudySearcher,
+    folder_of,
     name_of,
     replay,
 )
 from tune_rnn.study.cluster import Slots
+from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
 from tune_rnn.training import TrainingData
@@ -49,22 +51,23 @@ def tune_trials(
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
     proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
+    population = Population(proposer) if experiment.has_population else None
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
     session = recorder.run.session()
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(proposer, slots.count, final),
+            search_alg=StudySearcher(proposer, slots.count, final, population),
             scheduler=StudyScheduler(scheduler, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,
-            trial_dirname_creator=name_of,
+            trial_dirname_creator=folder_of,
         ),
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent),
-            callbacks=[StudyCallback(recorder, final, should_stop)],
+            callbacks=[StudyCallback(recorder, final, should_stop, population)],
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
