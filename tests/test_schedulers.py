@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 
-from tune_rnn.schedulers import Asha, Hyperband, Median, Scheduler, build_scheduler, rungs, rungs_of
+from tune_rnn.schedulers import Asha, Hyperband, Median, RunAll, Scheduler, Yardstick, build_scheduler, rungs, rungs_of
 from tune_rnn.schema import Scheduler as Settings
 
 NAMES = ["asha", "hyperband", "median", "none"]
@@ -63,7 +63,7 @@ def test_asha_stops_whom_rays_asha_stops(seed: int, factor: float) -> None:
     rng = np.random.default_rng(seed)
     curves = rng.random((20, 27)).cumsum(axis=1)[:, ::-1]
     order = rng.permutation(np.repeat(np.arange(20), 27)).tolist()
-    ours = play(scheduler_of("asha", factor=factor, amount=27.0), curves, order)
+    ours = play(Asha(rungs(1.0, factor, 27.0), factor), curves, order)
     assert ours == play(Rays(factor, 27), curves, order)
     assert ours, "somebody is stopped"
 
@@ -96,6 +96,26 @@ def test_no_trial_enters_a_rung_twice() -> None:
     scheduler = Asha([1.0], 3.0)
     assert [scheduler.goes_on(0, spent, 1.0) for spent in (1.0, 1.0, 2.0)] == [True, True, True]
     assert scheduler.rungs[0][1].scores == [1.0]
+
+
+def test_from_the_last_rung_on_a_trial_must_not_be_above_the_best_that_came_to_the_end() -> None:
+    scheduler = Yardstick(RunAll(), first=3.0, amount=6.0)
+    side_by_side = np.array([[5.0, 4.0, 3.0, 2.5, 2.0, 1.0], [5.0, 4.0, 2.0, 1.9, 1.8, 1.7]])
+    assert not play(scheduler, side_by_side, [0, 1] * 6), "while they run there is nothing to measure by"
+    assert all(scheduler.goes_on(2, spent, 9.0) for spent in (1.0, 2.0)), "before the last rung"
+    assert scheduler.goes_on(2, 3.0, 3.0), "the best had no less here"
+    assert scheduler.goes_on(2, 3.5, 9.0), "where the best did not report nobody is measured"
+    assert not scheduler.goes_on(2, 4.0, 2.6)
+    assert not scheduler.curves, "nothing is kept of trials that are over"
+
+
+def test_asha_has_the_best_curve_as_its_yardstick() -> None:
+    scheduler = scheduler_of("asha", factor=3.0, amount=9.0)
+    whole = [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    assert all(scheduler.goes_on(0, spent, score) for spent, score in enumerate(whole, start=1))
+    better = [score - 1 for score in whole[:4]]
+    assert all(scheduler.goes_on(1, spent, score) for spent, score in enumerate(better, start=1))
+    assert not scheduler.goes_on(1, 5.0, 5.1)
 
 
 def test_hyperband_gives_every_bracket_its_share_and_the_last_one_no_rung() -> None:

@@ -36,7 +36,8 @@ def build_scheduler(settings: Settings, amount: float) -> Scheduler:
     budgets = rungs_of(settings, amount)
     match settings.algorithm:
         case "asha":
-            return Asha(budgets, settings.reduction_factor)
+            halving = Asha(budgets, settings.reduction_factor)
+            return Yardstick(halving, amount / settings.reduction_factor**2, amount)
         case "hyperband":
             return Hyperband(budgets, settings.reduction_factor)
         case "median":
@@ -105,6 +106,33 @@ class Asha:
             if spent >= budget and number not in rung.seen:
                 return rung.passes(number, score, self.factor)
         return True
+
+
+class Yardstick:
+    """Halving, and from a budget of `first` on the curve of the best trial of those that came to the end.
+
+    A trial whose score is above that curve is stopped, at whichever report. A search that learns proposes more and more
+    that is nearly as good as the best: it passes every rung, and would take most of the study's time to end above it.
+    """
+
+    def __init__(self, halving: Scheduler, first: float, amount: float) -> None:
+        self.halving, self.first, self.amount = halving, first, amount
+        self.curves: dict[int, dict[float, float]] = {}  # of each trial that has not been stopped: score by budget
+        self.best: dict[float, float] = {}
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        curve = self.curves.setdefault(number, {})
+        curve[spent] = score
+        if spent >= self.amount:
+            if score < self.best.get(spent, math.inf):
+                self.best = curve
+            del self.curves[number]
+            return True
+        passes = self.halving.goes_on(number, spent, score)
+        if passes and (spent < self.first or score <= self.best.get(spent, math.inf)):
+            return True
+        del self.curves[number]
+        return False
 
 
 class Hyperband:

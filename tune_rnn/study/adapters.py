@@ -189,6 +189,12 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
             goes_on = self.scheduler.goes_on(number, result["spent"], score) and not self._set_aside(number, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Ray tells the last report of a trial that has ended by itself here alone."""
+        ended = result.get("finished") and math.isfinite(result[SCORE])
+        if ended and trial.config.get("stage", SEARCH) == SEARCH:
+            self.scheduler.goes_on(trial.config["number"], result["spent"], result[SCORE])
+
     def _set_aside(self, number: int, result: dict[str, Any]) -> bool:
         """Whether a trial that would go on has to make room; it is not ended, and `resume` goes on with it."""
         if self.final is None or result.get("finished") or not self.final.is_due():
