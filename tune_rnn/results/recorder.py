@@ -150,18 +150,16 @@ class Recorder:
         It looks at all trials, so it does so the less often the more there are.
         """
         began = time.monotonic()
-        if began >= self._next_tick:
-            self._tick()
-            now = time.monotonic()
-            self._next_tick = now + max(TICK_S, (now - began) / TICK_SHARE)
-
-    def _tick(self) -> None:
+        if began < self._next_tick:
+            return
         best = self.journal.best_trial
         if sample := self.best.collect():
             self._show(sample)
         if best is not None:
             self.best.offer(best, self.checkpoint_file(best))
-        self.display.update(self.progress())
+        progress, now = self.progress(), time.monotonic()
+        self._next_tick = now + max(TICK_S, (now - began) / TICK_SHARE)
+        self.display.update(progress)
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:
         """Export the best model of all and close every file; None where no trial has a loss."""

@@ -12,6 +12,8 @@ scores (on that of median 0 and spread 1 as long as there are none), the shape o
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,7 +70,9 @@ def _comparable(trials: list[Observed]) -> Array:
     """The expected scores of one group."""
     levels = _levels(trials)
     unknown = (np.nan,) * len(levels)
-    scores = np.array([unknown if trial.bad else trial.scores_at(levels) for trial in trials])
+    rows = (unknown if trial.bad else trial.scores_at(levels) for trial in trials)
+    size = len(trials) * len(levels)
+    scores = np.fromiter(chain.from_iterable(rows), np.float64, size).reshape(len(trials), len(levels))
     expected = _capped(scores[:, 0]) if len(levels) else np.full(len(trials), np.nan)
     for level in range(1, len(levels)):
         expected = _one_level_on(expected, _capped(scores[:, level]))
