@@ -88,10 +88,10 @@ class Learner(ABC):
         scores = expected_scores(known)
         best = np.argsort(scores, kind="stable")[: self.best]
         kept = sorted({*best.tolist(), *range(max(0, len(known) - self.recent), len(known))})
-        points = [self._point(known[index]) for index in kept]
-        return Told(points, scores[kept], [self._point(trial) for trial in evidence.pending])
+        points = [self._place(known[index]) for index in kept]
+        return Told(points, scores[kept], [self._place(trial) for trial in evidence.pending])
 
-    def _point(self, trial: Observed) -> Point:
+    def _place(self, trial: Observed) -> Point:
         """Where a trial is, worked out once: it is told again for each proposal."""
         if id(trial) not in self._points:
             self._points[id(trial)] = trial, self.cube.point(trial.assignment)
