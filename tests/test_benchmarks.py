@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tune_rnn.schema import Regularizers
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "regularizer_cost.py"
@@ -55,3 +57,21 @@ def test_searches_are_compared_and_not_played_twice(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == first.stdout
     assert results.read_text() == played
+
+
+def test_the_cost_of_a_search_with_many_workers_is_measured() -> None:
+    command = [sys.executable, str(SCRIPT.with_name("search_scale.py")), "--workers", "20", "--trials", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(
+        r"^\| hyperopt \| asha \| 20 \| 40 \| \d+ \| \d+\.\d \| \d+ \| [\d,]+ \|$", done.stdout, re.MULTILINE
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_study_is_compared_with_plain_tuner() -> None:
+    command = [sys.executable, str(SCRIPT.with_name("ray_overhead.py")), "--trials", "6", "--pairs", "0"]
+    done = subprocess.run([*command, "--search", "random"], capture_output=True, text=True, check=True)
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[4:]]
+    assert [row[2] for row in rows] == ["plain", "random"]
+    assert float(rows[1][4]) > 0

@@ -15,7 +15,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, SupportsFloat
 
@@ -65,8 +65,7 @@ class TrialBoard:
             key: _column(key, domains.get(key), hyperparameters.get(key, 0.0), searched=key in domains) for key in keys
         }
         self._attempt(lambda: self._open(directory))
-        self._write(_experiment(list(columns.values()), metrics), step=0)
-        self._write(_session_start(hyperparameters, columns), step=0)
+        self._write(_experiment(list(columns.values()), metrics), _session_start(hyperparameters, columns), step=0)
 
     def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Add one point to each curve at `step` (training tokens processed).
@@ -80,17 +79,17 @@ class TrialBoard:
             Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items() if math.isfinite(value)
         ]
         self._last_step = step
-        self._write(Summary(value=points), step)
+        self._write(Summary(value=points), step=step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Show a text as it is, line by line."""
-        self._write(_text_summary(tag, text), step)
+        self._write(_text_summary(tag, text), step=step)
 
     @staticmethod
     def append_text(directory: Path, tag: str, text: str, step: int) -> str | None:
         """Add a text to a trial whose board is closed; returns why that failed, None if it did not."""
         try:
-            _append(_new_file(directory), summary=_text_summary(tag, text), step=step)
+            _append(_new_file(directory), [{"summary": _text_summary(tag, text), "step": step}])
         except OSError as error:
             return f"no {tag} in TensorBoard: {error}"
         return None
@@ -109,16 +108,16 @@ class TrialBoard:
         if kind == "diverged":
             self.scalars(self._last_step, {DIVERGED: 1.0})
         if kind != "interrupted":
-            self._write(_session_end(succeeded=kind in ("completed", "stopped early")), self._last_step)
+            self._write(_session_end(succeeded=kind in ("completed", "stopped early")), step=self._last_step)
         self._file = None
 
     def _open(self, directory: Path) -> None:
         self._file = _new_file(directory)
 
-    def _write(self, summary: Any, step: int) -> None:
-        file = self._file
-        if file is not None and summary.value:
-            self._attempt(lambda: _append(file, summary=summary, step=step))
+    def _write(self, *summaries: Any, step: int) -> None:
+        file, events = self._file, [{"summary": summary, "step": step} for summary in summaries if summary.value]
+        if file is not None and events:
+            self._attempt(lambda: _append(file, events))
 
     def _attempt(self, action: Callable[[], object]) -> None:
         """Do it, or note why it cannot be done and be silent from now on."""
@@ -137,16 +136,18 @@ def _new_file(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     host, process, number = socket.gethostname(), os.getpid(), next(_file_numbers)
     file = directory / f"events.out.tfevents.{time.time():017.6f}.{host}.{process}.{number}"
-    _append(file, file_version="brain.Event:2")
+    _append(file, [{"file_version": "brain.Event:2"}])
     return file
 
 
-def _append(file: Path, **fields: Any) -> None:
+def _append(file: Path, events: Iterable[dict[str, Any]]) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     with file.open("ab") as stream:
-        RecordWriter(stream).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        writer = RecordWriter(stream)
+        for fields in events:
+            writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _text_summary(tag: str, text: str) -> Any:

@@ -163,8 +163,10 @@ class Journal:
         self._apply(event)
 
     def _append_text(self, text: str) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
+        data = text.encode("utf-8")
+        with open(self.path, "ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
 
     def _read(self) -> None:
         lines = self.path.read_text("utf-8", errors="replace").split("\n")  # splitlines() also splits at U+2028

@@ -74,8 +74,8 @@ class TrialRecord:
     @property
     def best(self) -> Report | None:
         """The report of the lowest validation loss that a checkpoint holds the model of."""
-        improved = [report for report in self.reports[: self.checkpoint_reports] if report.improved]
-        return improved[-1] if improved else None
+        covered = range(min(self.checkpoint_reports, len(self.reports)))
+        return next((self.reports[place] for place in reversed(covered) if self.reports[place].improved), None)
 
     @property
     def best_stretch(self) -> Stretch:

@@ -28,6 +28,9 @@ from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 __all__ = ["Plan", "Recorder"]
 
+TICK_S, TICK_SHARE = 0.25, 0.02
+"""How often the display and the best model are seen to, and at most what part of the time that may take."""
+
 STAGE = "stage"
 """Column of the HParams tab that tells trials of the final stage from those of the search."""
 
@@ -53,6 +56,9 @@ class Recorder:
         self._boards: dict[int, TrialBoard] = {}
         self._running: set[int] = set()
         self._shown: Sample | None = None
+        self.disk_is_full = False
+        """Whether a trial of this session has failed for that."""
+        self._next_tick = 0.0
         self._began = time.monotonic()
         self._first_trial_began: float | None = None
         self._done_before, self._ended_before = work_done(journal, plan), self._ended()
@@ -124,6 +130,7 @@ class Recorder:
     def failed(self, number: int, reason: str, traceback: str) -> None:
         """A trial failed: its traceback goes to a file, which the terminal names."""
         if is_disk_full(reason):
+            self.disk_is_full = True
             self._remove_unfinished_checkpoints(number)  # makes room for the lines below
         file = self.run.trial(number) / "error.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -138,17 +145,26 @@ class Recorder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def tick(self) -> None:
-        """Called often: the terminal, and the best model every now and then."""
+        """Called often: the terminal, and the best model every now and then.
+
+        It looks at all trials, so it does so the less often the more there are.
+        """
+        began = time.monotonic()
+        if began < self._next_tick:
+            return
         best = self.journal.best_trial
         if sample := self.best.collect():
             self._show(sample)
         if best is not None:
             self.best.offer(best, self.checkpoint_file(best))
-        self.display.update(self.progress())
+        progress, now = self.progress(), time.monotonic()
+        self._next_tick = now + max(TICK_S, (now - began) / TICK_SHARE)
+        self.display.update(progress)
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:
         """Export the best model of all and close every file; None where no trial has a loss."""
         self._running.clear()
+        self.display.update(self.progress())
         for number in list(self._boards):
             self._boards.pop(number).close("interrupted")
         best = self.journal.best_trial

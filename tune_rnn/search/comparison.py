@@ -12,6 +12,8 @@ scores (on that of median 0 and spread 1 as long as there are none), the shape o
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,26 +69,24 @@ def _median_and_spread(scores: Array) -> tuple[float, float]:
 def _comparable(trials: list[Observed]) -> Array:
     """The expected scores of one group."""
     levels = _levels(trials)
-    scores = np.full((len(trials), len(levels)), np.nan)
-    for row, trial in enumerate(trials):
-        if not trial.bad:
-            reached = np.searchsorted(trial.spent, levels, side="right") - 1
-            known = (reached >= 0) & (levels <= (trial.spent[-1] if trial.spent else -1.0))
-            scores[row, known] = np.asarray(trial.scores)[reached[known]] if trial.spent else np.nan
+    unknown = (np.nan,) * len(levels)
+    rows = (unknown if trial.bad else trial.scores_at(levels) for trial in trials)
+    size = len(trials) * len(levels)
+    scores = np.fromiter(chain.from_iterable(rows), np.float64, size).reshape(len(trials), len(levels))
     expected = _capped(scores[:, 0]) if len(levels) else np.full(len(trials), np.nan)
     for level in range(1, len(levels)):
         expected = _one_level_on(expected, _capped(scores[:, level]))
     return np.where([trial.bad for trial in trials], np.inf, expected)
 
 
-def _levels(trials: list[Observed]) -> Array:
+def _levels(trials: list[Observed]) -> tuple[float, ...]:
     """The budgets that are looked at: the lowest of all, and each next one at a ratio of at least `SPACING`."""
-    seen = sorted({spent for trial in trials if not trial.bad for spent in trial.spent})
+    seen = sorted(set[float]().union(*(trial.spent for trial in trials if not trial.bad)))
     chosen: list[float] = []
     for spent in seen:
         if not chosen or spent >= SPACING * chosen[-1]:
             chosen.append(spent)
-    return np.array(chosen)
+    return tuple(chosen)
 
 
 def _capped(scores: Array) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from tune_rnn.search.comparison import Array, expected_scores
 from tune_rnn.search.coordinates import Cube, Point
 from tune_rnn.search.designs import Sobol
-from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.evidence import Evidence, Observed
 from tune_rnn.search.proposals import Proposal, trial_seed
 from tune_rnn.space import Space
 
@@ -69,6 +69,7 @@ class Learner(ABC):
         self.space, self.seed, self.cube = space, seed, Cube(space)
         self.design = Sobol(space, seed)
         self.startup = max(5, 2 * self.cube.dimensions)
+        self._points: dict[int, tuple[Observed, Point]] = {}  # by identity, which they keep alive
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.space, self.seed)  # all else follows from these
@@ -87,8 +88,14 @@ class Learner(ABC):
         scores = expected_scores(known)
         best = np.argsort(scores, kind="stable")[: self.best]
         kept = sorted({*best.tolist(), *range(max(0, len(known) - self.recent), len(known))})
-        points = [self.cube.point(known[index].assignment) for index in kept]
-        return Told(points, scores[kept], [self.cube.point(trial.assignment) for trial in evidence.pending])
+        points = [self._place(known[index]) for index in kept]
+        return Told(points, scores[kept], [self._place(trial) for trial in evidence.pending])
+
+    def _place(self, trial: Observed) -> Point:
+        """Where a trial is, worked out once: it is told again for each proposal."""
+        if id(trial) not in self._points:
+            self._points[id(trial)] = trial, self.cube.point(trial.assignment)
+        return self._points[id(trial)][1]
 
     @abstractmethod
     def ask(self, told: Told, seed: int) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
 from tune_rnn.final.stage import FinalStage
-from tune_rnn.report import Report
 from tune_rnn.results.directory import trial_name
 from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
@@ -23,7 +23,7 @@ from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
-from tune_rnn.study.trainable import SCORE
+from tune_rnn.study.trainable import CHECKPOINT, REPORT, SCORE
 
 
 class _LeftOutOfPickles:
@@ -66,7 +66,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "seed": record.seed,
             "stage": record.stage,
             "spent": record.spent,
-            "trial": record.config,
+            "trial": json.dumps(record.config),  # Ray copies a text at once, and walks through all else
             "resume_from": str(directory) if directory else None,
         }
 
@@ -132,13 +132,12 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        self.recorder.reported(trial.config["number"], Report.from_dict(result))
-
-    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.checkpoint:
-            self.recorder.checkpointed(trial.config["number"], Path(trial.checkpoint.path))
+        number = trial.config["number"]
+        self.recorder.reported(number, result[REPORT])
+        self.recorder.checkpointed(number, Path(result[CHECKPOINT]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        _forget_metrics(trial)
         number = trial.config["number"]
         if number in self.final.set_aside:
             self.recorder.set_aside(number)
@@ -151,6 +150,13 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", text)  # without Ray's colours
         self.recorder.failed(trial.config["number"], _reason(traceback), traceback)
+        _forget_metrics(trial)
+
+
+def _forget_metrics(trial: Trial) -> None:
+    """Ray keeps each trial for good; most of its memory are averages of its metrics, which nobody reads."""
+    trial.metric_analysis.clear()
+    trial.metric_n_steps.clear()
 
 
 def _reason(traceback: str) -> str:

@@ -24,6 +24,7 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is handled by the study
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # they go to a file each
     "TUNE_FORCE_TRIAL_CLEANUP_S": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # the state of all trials, which only Ray would read: at the end alone
     "TUNE_WARN_THRESHOLD_S": "60",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }

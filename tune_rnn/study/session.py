@@ -97,7 +97,7 @@ class Session:
         if self.interrupted.is_set():
             self.display.say("Stopping: the trials keep their last checkpoint.")
             return Stop("interrupted")
-        if any(is_disk_full(trial.reason) for trial in self.journal.trials.values()):
+        if self.recorder.disk_is_full:
             return Stop("failed")
         deadline = self.recorder.deadline
         return Stop("completed") if deadline is not None and time.time() > deadline else None

@@ -6,6 +6,7 @@ are paid for once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,20 @@ SCORE = "score"
 """What search and early stopping compare (minimise): see `Report.score`."""
 
 
+REPORT, CHECKPOINT = "report", "checkpoint"
+"""Where a result has the trial's report as it is, and the directory of the checkpoint that belongs to it."""
+
+KEPT = 2
+"""Checkpoints of a trial that are kept: the last one, and the one before while the study may still read it."""
+
+
 class TrialTrainable(tune.Trainable):
-    """Trains the configuration in `config["trial"]` and reports what `Training.run` yields.
+    """Trains the configuration in `config["trial"]`, a text in JSON, and reports what `Training.run` yields.
 
     A trial is built by its first step, so that what fails in building it fails like any training error, with its
-    traceback, and not as an actor that could not be made.
+    traceback, and not as an actor that could not be made. A step ends with a checkpoint: were it Ray that asks for
+    one, each report would take two calls instead of one, and Ray would write down the state of all trials, however
+    many there are, whenever it has one of them delete a checkpoint.
     """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
@@ -54,6 +64,7 @@ class TrialTrainable(tune.Trainable):
         self.trial, self.checkpoint = new_config, new_config["resume_from"]
         self.training: Training | None = None
         self.reports: Iterator[Report] = iter(())  # no generator of the last trial's keeps its tensors alive
+        self.saved: list[Any] = []  # Ray's checkpoints, the last one last
         return True
 
     def step(self) -> dict[str, Any]:
@@ -61,11 +72,20 @@ class TrialTrainable(tune.Trainable):
             self.training = self._build()
             self.reports = self.training.run()
         report = next(self.reports)
-        result = report.to_dict() | {SCORE: report.score}
-        return result | {"done": bool(report.finished)}
+        return result_of(report) | {CHECKPOINT: self._save(), "done": bool(report.finished)}
+
+    def _save(self) -> str:
+        """Write a checkpoint to the storage, return where it is, and delete what is older than those that are kept."""
+        saved = self.save().checkpoint
+        assert saved is not None, "a training has been saved"
+        self.saved.append(saved)
+        if len(self.saved) > KEPT:
+            old = self.saved.pop(0)
+            old.filesystem.delete_dir(old.path)
+        return str(saved.path)
 
     def _build(self) -> Training:
-        config = TrialConfig.model_validate(self.trial["trial"])
+        config = TrialConfig.model_validate(json.loads(self.trial["trial"]))
         device = trial_device(self.wanted_device)
         budget = self.final_budget if self.trial.get("stage") == FINAL else self.budget
         training = Training(config, self.data, budget, self.trial["seed"], device)
@@ -74,11 +94,16 @@ class TrialTrainable(tune.Trainable):
         return training
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        assert self.training is not None, "Tune saves after steps"
+        assert self.training is not None, "a step has built it"
         save(self.training, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:  # type: ignore[override]  # Tune passes a path
         self.checkpoint, self.training = checkpoint_dir, None
+
+
+def result_of(report: Report) -> dict[str, Any]:
+    """A report as Tune passes it on: numbers would be counted one by one, for each trial, as long as the study runs."""
+    return {REPORT: report, SCORE: report.score, "spent": report.spent, "finished": report.finished}
 
 
 def trial_device(wanted: str) -> str:

@@ -68,7 +68,7 @@ def tune_trials(
             name=session.name,
             storage_path=str(session.parent),
             callbacks=[StudyCallback(recorder, final, should_stop, population)],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable saves
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
