@@ -37,7 +37,7 @@ def build_scheduler(settings: Settings, amount: float) -> Scheduler:
     match settings.algorithm:
         case "asha":
             halving = Asha(budgets, settings.reduction_factor)
-            return Yardstick(halving, amount / settings.reduction_factor**2, amount)
+            return Yardstick(halving, max(first, amount / settings.reduction_factor**2), amount)
         case "hyperband":
             return Hyperband(budgets, settings.reduction_factor)
         case "median":
