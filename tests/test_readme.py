@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
     return [str(found) for found in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)]
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,6 +31,7 @@ def test_the_python_example_runs_as_it_stands(
     assert (tmp_path / "results" / "from-python" / "best" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_simulation_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(blocks("python")[1], "README.md", "exec"), {})
     trials, finished, loss = capsys.readouterr().out.split()

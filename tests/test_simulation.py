@@ -81,6 +81,7 @@ def test_incumbents() -> None:
     assert len(json.loads(history.to_json())["events"]) == len(history.events)
 
 
+@pytest.mark.slow
 def test_early_stopping_tries_more_and_learning_finds_better() -> None:
     found = {
         pair: [simulate(*pair, Synthetic("noisy", seed), workers=8, budget=40, seed=seed) for seed in range(3)]

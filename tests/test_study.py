@@ -123,6 +123,7 @@ def test_the_experiment_as_run_can_be_loaded_again(finished: Result) -> None:
     assert Path(again.task.corpus).is_absolute()  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_two_slots_try_the_same_configurations_as_one(finished: Result, corpus: Path, tmp_path: Path) -> None:
     alone = experiment(corpus, tmp_path, resources={**CPU, "use": {"cpu": 1}}, scheduler={"algorithm": "none"})
     result = tune_rnn.run(alone)
@@ -130,6 +131,7 @@ def test_two_slots_try_the_same_configurations_as_one(finished: Result, corpus: 
     assert [config for config, _ in outcomes(result)] == [config for config, _ in outcomes(finished)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_one_slot_and_one_seed_give_the_same_study_twice(corpus: Path, tmp_path: Path) -> None:
     study = experiment(
@@ -204,6 +206,7 @@ class Killer(Display):
                     self.killed = True
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,6 +249,7 @@ def test_a_study_of_one_trial_has_one_slot(corpus: Path, tmp_path: Path) -> None
     assert f"in {duration(result.summary['time']['wall_s'])}" in result.text.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_an_ablation_trains_every_branch_with_the_same_seeds(
     finished: Result, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +271,7 @@ def test_an_ablation_trains_every_branch_with_the_same_seeds(
     assert table.splitlines()[-8:] == capsys.readouterr().out.splitlines()[-8:]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_goes_on_and_leaves_finished_trials_alone(corpus: Path, tmp_path: Path) -> None:
     first = tune_rnn.run(experiment(corpus, tmp_path, search={"algorithm": "hyperopt"}))
     before = outcomes(first)
@@ -286,6 +291,7 @@ class Interrupter(Display):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_an_interrupted_study_goes_on_with_its_start_its_constraints_and_what_it_learnt_from(
     finished: Result, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

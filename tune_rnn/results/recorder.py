@@ -28,8 +28,8 @@ from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 __all__ = ["Plan", "Recorder"]
 
-TICK_S, TICK_SHARE = 0.25, 0.02
-"""How often the display and the best model are seen to, and at most what part of the time that may take."""
+MANY, TICK_SHARE = 100, 0.02
+"""What part of the time may be taken by looking at all trials where there are many: it is done at every step, else."""
 
 STAGE = "stage"
 """Column of the HParams tab that tells trials of the final stage from those of the search."""
@@ -145,12 +145,9 @@ class Recorder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def tick(self) -> None:
-        """Called often: the terminal, and the best model every now and then.
-
-        It looks at all trials, so it does so the less often the more there are.
-        """
+        """Called often: the terminal, and the best model every now and then."""
         began = time.monotonic()
-        if began < self._next_tick:
+        if len(self.journal.trials) > MANY and began < self._next_tick:
             return
         best = self.journal.best_trial
         if sample := self.best.collect():
@@ -158,7 +155,7 @@ class Recorder:
         if best is not None:
             self.best.offer(best, self.checkpoint_file(best))
         progress, now = self.progress(), time.monotonic()
-        self._next_tick = now + max(TICK_S, (now - began) / TICK_SHARE)
+        self._next_tick = now + (now - began) / TICK_SHARE
         self.display.update(progress)
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:

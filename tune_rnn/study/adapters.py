@@ -48,7 +48,8 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         self.proposer, self.recorder, self.slots, self.final = proposer, proposer.recorder, slots, final
         self.population = population
         self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
-        self.running: dict[str, int] = {}
+        self.running: dict[str, int] = {}  # trials' numbers, by Ray's ids
+        self.running_in: dict[str, int] = {}  # and their slots
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
         if len(self.running) >= self.slots:
@@ -59,13 +60,15 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         record = record or self._next_of_final()
         if record is None:
             return RaySearcher.FINISHED
-        self.running[trial_id] = record.number
+        slot = min(set(range(self.slots)) - set(self.running_in.values()))
+        self.running[trial_id], self.running_in[trial_id] = record.number, slot
         directory = self.recorder.run.path / record.checkpoint if record.checkpoint else None
         return {
             "number": record.number,
             "seed": record.seed,
             "stage": record.stage,
             "spent": record.spent,
+            "slot": slot,
             "trial": json.dumps(record.config),  # Ray copies a text at once, and walks through all else
             "resume_from": str(directory) if directory else None,
         }
@@ -92,6 +95,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             self.ours.reported(number, result["spent"], result[SCORE])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        del self.running_in[trial_id]
         if not self._is_searched(number := self.running.pop(trial_id)):
             return
         if result and not error:
@@ -187,6 +191,7 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
     def __init__(self, scheduler: Scheduler, final: FinalStage | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.scheduler, self.final = scheduler, final
+        self.keeping: set[Any] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score, number = result[SCORE], trial.config["number"]
@@ -197,9 +202,20 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Ray tells the last report of a trial that has ended by itself here alone."""
+        self._keep_process(tune_controller, trial.placement_group_factory)
         ended = result.get("finished") and math.isfinite(result[SCORE])
         if ended and trial.config.get("stage", SEARCH) == SEARCH:
             self.scheduler.goes_on(trial.config["number"], result["spent"], result[SCORE])
+
+    def _keep_process(self, tune_controller: Any, resources: Any) -> None:
+        """Have Ray keep the process of a slot for the slot's next trial.
+
+        It keeps those for which a trial waits already; but ours wait for nothing, as a trial is proposed only when
+        there is room for it. Ray has no setting for this.
+        """
+        if resources not in self.keeping:
+            self.keeping.add(resources)
+            tune_controller._actor_cache.increase_max(resources)
 
     def _set_aside(self, number: int, result: dict[str, Any]) -> bool:
         """Whether a trial that would go on has to make room; it is not ended, and `resume` goes on with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -90,4 +91,13 @@ def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, 
         threads=slots.threads,
         device=experiment.resources.device,
     )
-    return tune.with_resources(with_data, {"cpu": slots.cpu, "gpu": slots.gpu})
+    return tune.with_resources(with_data, partial(_resources, slots))
+
+
+def _resources(slots: Slots, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What a trial gets, and a few bytes by which Ray tells the slots apart.
+
+    Else a trial that waits for its slot's process to start would take another slot's as soon as that is free, and Ray
+    would end the one that starts, over and over where trials are shorter than a start.
+    """
+    return tune.PlacementGroupFactory([{"CPU": slots.cpu, "GPU": slots.gpu, "memory": config["slot"] + 1.0}])
