@@ -12,7 +12,9 @@ diverges ends at once, whoever runs it. What has been played is kept in the resu
 interrupted and repeated.
 
 Others are driven through their public interfaces: Ray's HyperOptSearch and ASHAScheduler with their defaults, as
-Ray's documentation puts them together; Optuna's TPE with its Hyperband and median pruners.
+Ray's documentation puts them together; Optuna's TPE with its Hyperband and median pruners; SMAC's multi-fidelity facade
+by ask and tell, which trains a configuration that it promotes from the beginning, as its documentation does, and is told
+the worst loss so far for one that diverges.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import argparse
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,7 +52,8 @@ class Ray:
         from ray.tune.search.hyperopt import HyperOptSearch
 
         self.space = box.space
-        self.search = HyperOptSearch(_ray_space(box.space), metric="loss", mode="min", random_state_seed=seed)
+        space = HyperOptSearch.convert_search_space(_ray_space(box.space))
+        self.search = HyperOptSearch(space, metric="loss", mode="min", random_state_seed=seed)
         self.asha = ASHAScheduler(time_attr="spent", metric="loss", mode="min", max_t=box.max_resource)
         self.trials: dict[int, Any] = {}
         self.last: dict[int, dict[str, float]] = {}
@@ -120,6 +124,58 @@ class Optuna:
             self.study.tell(trial, self.last[number])
 
 
+class Smac:
+    """SMAC's multi-fidelity facade: random forests over configurations and budgets, run in Hyperband's brackets."""
+
+    TRIALS = 100  # for each worker; SMAC's initial design is at most a quarter of them
+
+    def __init__(self, box: BlackBox, seed: int, workers: int) -> None:
+        from ConfigSpace import ConfigurationSpace
+        from smac import MultiFidelityFacade, Scenario
+
+        self.folder = tempfile.TemporaryDirectory()  # it insists on writing
+        self.space = ConfigurationSpace(seed=seed)
+        self.space.add([_smac_parameter(key, one) for key, one in box.space.items()])
+        scenario = Scenario(
+            self.space,
+            output_directory=Path(self.folder.name),
+            deterministic=True,
+            min_budget=1,
+            max_budget=box.max_resource,
+            n_trials=self.TRIALS * workers,
+            seed=seed,
+        )
+        self.facade = MultiFidelityFacade(scenario, _never_called, logging_level=False)
+        self.trials: dict[int, Any] = {}
+        self.last: dict[int, float] = {}
+        self.worst = -math.inf
+
+    def propose(self, number: int) -> Proposal:
+        self.trials[number] = self.facade.ask()
+        values = dict(self.trials[number].config).items()
+        return Proposal({key: value.item() if isinstance(value, np.generic) else value for key, value in values})
+
+    def began(self, number: int, assignment: Mapping[str, Any]) -> None:
+        """SMAC's trial began with `ask`."""
+
+    def reported(self, number: int, spent: float, score: float) -> None:
+        self.last[number] = score
+        self.worst = max(self.worst, score)
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        return spent < round(self.trials[number].budget)
+
+    def ended(self, number: int, diverged: bool = False) -> None:
+        from smac.runhistory.dataclasses import TrialValue
+
+        cost = max(self.worst, 0.0) if diverged else self.last[number]
+        self.facade.tell(self.trials.pop(number), TrialValue(cost=cost), save=False)
+
+
+def _never_called(config: Any, seed: int = 0, budget: float = 0) -> float:
+    raise NotImplementedError("SMAC is asked and told")
+
+
 OURS = {
     "random": ("random", "none"),
     "random + asha": ("random", "asha"),
@@ -127,18 +183,22 @@ OURS = {
     "hyperopt + hyperband": ("hyperopt", "hyperband"),
     "hyperopt + median": ("hyperopt", "median"),
     "sobol + asha": ("sobol", "asha"),
+    "optuna + asha": ("optuna", "asha"),
+    "gp + asha": ("gp", "asha"),
+    "forest + asha": ("forest", "asha"),
 }
-OTHERS: dict[str, Callable[[BlackBox, int], Any]] = {
-    "ray": Ray,
-    "optuna + hyperband": lambda box, seed: Optuna(box, seed, "hyperband"),
-    "optuna + median": lambda box, seed: Optuna(box, seed, "median"),
+OTHERS: dict[str, Callable[[BlackBox, int, int], Any]] = {
+    "ray": lambda box, seed, workers: Ray(box, seed),
+    "optuna + hyperband": lambda box, seed, workers: Optuna(box, seed, "hyperband"),
+    "optuna + median": lambda box, seed, workers: Optuna(box, seed, "median"),
+    "smac": Smac,
 }
 
 
 def play(method: str, box_name: str, workers: int, seed: int) -> dict[str, Any]:
     """One simulated study; returns a row of the results."""
     box, best, median = open_box(box_name, seed)
-    pair = OURS.get(method) or (OTHERS[method](box, seed),) * 2
+    pair = OURS.get(method) or (OTHERS[method](box, seed, workers),) * 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the others' warnings
         history = simulate(*pair, box, workers, TRAININGS * workers, seed)
@@ -192,6 +252,19 @@ def _optuna_distribution(one: Distribution) -> Any:
         step = one.step if isinstance(one, Int) else 1
         return IntDistribution(one.low, one.high, log=isinstance(one, LogInt), step=step)
     return CategoricalDistribution(list(one.values() or ()))
+
+
+def _smac_parameter(key: str, one: Distribution) -> Any:
+    from ConfigSpace import Categorical, Float, Integer
+    from ConfigSpace import OrdinalHyperparameter as Ordinal
+
+    if isinstance(one, (LogUniform, Uniform)):
+        return Float(key, (one.low, one.high), log=isinstance(one, LogUniform))
+    if isinstance(one, LogInt) or (isinstance(one, Int) and one.step == 1):
+        return Integer(key, (one.low, one.high), log=isinstance(one, LogInt))
+    if isinstance(one, Int):
+        return Ordinal(key, list(one.values()))
+    return Categorical(key, list(one.values() or ()))
 
 
 def table(rows: Sequence[dict[str, Any]], workers: int) -> str:

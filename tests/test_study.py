@@ -332,7 +332,7 @@ def population(corpus: Path, storage: Path, **changes: Any) -> Experiment:
         "wild": {"training": {"optimizer": "sgd", "learning_rate": {"log_uniform": [1e6, 1e7]}}},
     }
     sections: dict[str, Any] = {
-        "training": {"batch_size": 8, "sequence_length": 32, "precision": "fp32"},
+        "training": {"batch_size": 8, "sequence_length": 32, "precision": "fp32", "report_every": 0.1},
         "one_of": branches,
         "budget": {"epochs": 1.5, "trials": 6},
         "scheduler": {"algorithm": "pbt", "first_rung": 0.5},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class TrialTrainable(tune.Trainable):
         self.saved.append(saved)
         if len(self.saved) > KEPT:
             old = self.saved.pop(0)
-            old.filesystem.delete_dir(old.path)
+            with suppress(FileNotFoundError):  # a population removes what all its trials have left behind
+                old.filesystem.delete_dir(old.path)
         return str(saved.path)
 
     def _build(self) -> Training:
