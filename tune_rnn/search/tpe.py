@@ -22,8 +22,6 @@ GAMMA = 0.35
 class HyperOpt(Learner):
     """TPE over the unit cube of the space."""
 
-    random = 0.2  # its few good trials say nothing of where none has been, and rungs end most of these early
-
     def __init__(self, space: Space, seed: int) -> None:
         import hyperopt  # 1.7 s, and only this searcher needs it
 
