@@ -101,6 +101,7 @@ class Untrained(Training):
 
     def run(self) -> Iterator[Report]:
         for number in range(1, REPORTS + 1):
+            self.reports = number
             yield report(number, self.config.training.learning_rate)
 
 

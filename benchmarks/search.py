@@ -12,9 +12,9 @@ diverges ends at once, whoever runs it. What has been played is kept in the resu
 interrupted and repeated.
 
 Others are driven through their public interfaces: Ray's HyperOptSearch and ASHAScheduler with their defaults, as
-Ray's documentation puts them together; Optuna's TPE with its Hyperband and median pruners; SMAC's multi-fidelity facade
-by ask and tell, which trains a configuration that it promotes from the beginning, as its documentation does, and is told
-the worst loss so far for one that diverges.
+Ray's documentation puts them together; Optuna's TPE with its Hyperband and median pruners; SMAC's multi-fidelity
+facade by ask and tell, which trains a configuration that it promotes from the beginning, as its documentation does, and
+is told the worst loss so far for one that diverges.
 """
 
 from __future__ import annotations

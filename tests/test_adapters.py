@@ -116,7 +116,7 @@ def a_final_study(
     final = FinalStage(recorded.journal, study, 2, None)
     searcher = build_searcher(study.search, study.space)
     proposer = Proposer(searcher, recorded, study, cap or ParameterCap(None, 50))  # type: ignore[arg-type]
-    return StudySearcher(proposer, 2, final), recorded, final
+    return StudySearcher(proposer, 2, final, path), recorded, final
 
 
 def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_searcher_nothing(tmp_path: Path) -> None:

@@ -219,17 +219,14 @@ def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
     assert again.summary["trials"]["failed"] == 0
 
 
-def test_a_reused_process_lets_go_of_the_last_model(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path) -> None:
     study = experiment(corpus, tmp_path)
     data = load_corpus(study.task)
     arrays = {"train": shared_arrays(data.train), "validation": shared_arrays(data.validation)}
     shared = {"vocabulary_size": data.vocabulary.size, "documents": "separate", "budget": TrialBudget.of(study)}
     trial = study.trial_config(study.space.sample(np.random.default_rng(0))).to_dict()
-    config = {"number": 0, "seed": 0, "trial": json.dumps(trial), "resume_from": None}
+    config = {"number": 0, "seed": 0, "trial": json.dumps(trial), "resume_from": None, "folder": str(tmp_path)}
     trainable = object.__new__(TrialTrainable)
-    monkeypatch.setattr(TrialTrainable, "_save", lambda self: "")  # there is no storage
     trainable.setup(config, **arrays, **shared, threads=1, device="cpu")
     trainable.step()
     assert trainable.training is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import shutil
+from collections import deque
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +15,24 @@ from tune_rnn.errors import TrialFailed
 from tune_rnn.model import Parameters
 from tune_rnn.report import CHECKPOINT
 from tune_rnn.training import Training
+
+
+class Checkpoints:
+    """A training's checkpoints in a folder, a directory for each, of which the last `kept` ones stay."""
+
+    def __init__(self, folder: Path, kept: int = 1) -> None:
+        self.folder, self.kept = folder, kept
+        self.saved: deque[Path] = deque()
+
+    def save(self, training: Training) -> Path:
+        """Write another one beside those that are there, return its directory, and only then delete the oldest."""
+        directory = self.folder / f"checkpoint_{training.reports:06d}"
+        directory.mkdir(parents=True)
+        save(training, directory)
+        self.saved.append(directory)
+        if len(self.saved) > self.kept:
+            shutil.rmtree(self.saved.popleft(), ignore_errors=True)  # a population may have been there first
+        return directory
 
 
 def save(training: Training, directory: Path) -> None:

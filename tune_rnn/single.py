@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tune_rnn.advice import check_batches
-from tune_rnn.checkpoint import save
+from tune_rnn.checkpoint import Checkpoints
 from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display, plural
@@ -127,10 +126,11 @@ def _train(training: Training, recorder: Recorder) -> str:
     """Train and record; returns the status. Ctrl-C and SIGTERM stop between any two instructions."""
     try:
         with sigterm_as_ctrl_c():
+            checkpoints = Checkpoints(recorder.run.path / "checkpoints")
             recorder.started(0)
             for report in training.run():
                 recorder.reported(0, report)
-                _checkpoint(training, recorder)
+                recorder.checkpointed(0, checkpoints.save(training))
                 recorder.tick()
             recorder.ended(0)
     except KeyboardInterrupt:
@@ -141,18 +141,6 @@ def _train(training: Training, recorder: Recorder) -> str:
         recorder.failed(0, str(error), traceback.format_exc())
         return "failed"
     return "completed"
-
-
-def _checkpoint(training: Training, recorder: Recorder) -> None:
-    """Write a checkpoint beside the last one, and only then delete that."""
-    folder = recorder.run.path / "checkpoints"
-    target = folder / f"checkpoint_{training.reports:06d}"
-    target.mkdir(parents=True)
-    save(training, target)
-    recorder.checkpointed(0, target)
-    for old in folder.iterdir():
-        if old != target:
-            shutil.rmtree(old)
 
 
 def _device(experiment: Experiment) -> str:

@@ -42,11 +42,18 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     population says itself which trial goes on.
     """
 
-    def __init__(self, proposer: Proposer, slots: int, final: FinalStage, population: Population | None = None) -> None:
+    def __init__(
+        self,
+        proposer: Proposer,
+        slots: int,
+        final: FinalStage,
+        session: Path,
+        population: Population | None = None,
+    ) -> None:
         super().__init__(metric=SCORE, mode="min")
         self.ours = proposer.searcher  # not `searcher`, in which Ray would look for one of its own
         self.proposer, self.recorder, self.slots, self.final = proposer, proposer.recorder, slots, final
-        self.population = population
+        self.session, self.population = session, population
         self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}  # trials' numbers, by Ray's ids
         self.running_in: dict[str, int] = {}  # and their slots
@@ -67,7 +74,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "number": record.number,
             "seed": record.seed,
             "stage": record.stage,
-            "spent": record.spent,
+            "folder": str(self.session / folder_of(record)),
             "slot": slot,
             "trial": json.dumps(record.config),  # Ray copies a text at once, and walks through all else
             "resume_from": str(directory) if directory else None,
@@ -243,7 +250,7 @@ def name_of(trial: Trial) -> str:
     return trial_name(trial.config["number"])
 
 
-def folder_of(trial: Trial) -> str:
-    """A directory for its checkpoints; one for each leg of a population's trial."""
-    spent = trial.config["spent"]
-    return f"{name_of(trial)}_from_{spent:.10g}" if spent else name_of(trial)
+def folder_of(record: TrialRecord) -> str:
+    """A directory for its checkpoints, in the session's; one for each leg of a population's trial."""
+    name = trial_name(record.number)
+    return f"{name}_from_{record.spent:.10g}" if record.spent else name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -22,7 +23,6 @@ from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
     StudySearcher,
-    folder_of,
     name_of,
     replay,
 )
@@ -58,12 +58,12 @@ def tune_trials(
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(proposer, slots.count, final, population),
+            search_alg=StudySearcher(proposer, slots.count, final, session, population),
             scheduler=StudyScheduler(scheduler, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,
-            trial_dirname_creator=folder_of,
+            trial_dirname_creator=lambda trial: Path(trial.config["folder"]).name,
         ),
         run_config=tune.RunConfig(
             name=session.name,
