@@ -440,6 +440,29 @@ def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.M
         assert part in told
 
 
+@pytest.mark.parametrize(
+    ("overrides", "stopping", "time"),
+    [
+        (
+            ["budget.trials=8", "budget.epochs=4", "scheduler.first_rung=2"],
+            "median, at every report from 2 epochs on: what is above the median of the others, of which at least 5",
+            "at most about ",
+        ),
+        (["budget.trials=5", "budget.epochs=4"], "none; median: needs 5 other trials to compare with", "about "),
+        (["budget.trials=8", "budget.epochs=1"], "none; median: no report from 1 epoch on before the end", "about "),
+        (["training.learning_rate=0.1"], "none", "about "),
+    ],
+)
+def test_check_says_what_the_median_stops(
+    folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, overrides: list[str], stopping: str, time: str
+) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    assert main(["check", "study.yaml", SEARCHED, "scheduler.algorithm=median", *overrides]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:])
+    assert told["stopping"].startswith(stopping)
+    assert told["time"].startswith(time)
+
+
 @pytest.mark.parametrize("reader", ["cat", "true"])
 def test_an_encoding_that_lacks_a_letter_and_a_reader_that_goes_away(trained: Path, reader: str) -> None:
     command = f"{sys.executable} -m tune_rnn sample {trained} --prompt ☃ --length 10"

@@ -174,6 +174,24 @@ def test_starting_points_above_the_cap_are_named(make: Callable[..., Experiment]
     assert said.getvalue() == f"{expected}, 10,000\n"
 
 
+def test_check_names_starting_points_above_the_cap_as_the_study_does(
+    make: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    said = io.StringIO()
+    dropout = {"regularizers.input_dropout": 0.1}  # the size is free: there are models below the cap
+    start = [{"model.hidden_size": 8}, {"model.hidden_size": 128}, dropout, {**dropout, "model.hidden_size": 64}]
+    experiment = make(search={"algorithm": "random", "start": start})
+    play(proposer_of(experiment, tmp_path / "trials.jsonl", Display(said)), 4)
+    lines = [line.strip() for line in check(experiment).splitlines()]
+    place = lines.index("search      random, after 2 starting points")
+    told = lines[place + 1 : place + 4]
+    assert told[:2] == said.getvalue().splitlines()
+    assert [line.split()[0] for line in told] == ["search.start[1]", "search.start[3]", "stopping"]
+    alone = make(search={"algorithm": "random", "start": start[1:2]})
+    assert "  search      random\n              search.start[0] is refused: its model has" in check(alone)
+
+
 @pytest.mark.parametrize("algorithm", ["random", "grid"])
 def test_a_cap_below_every_model_ends_the_study(
     make: Callable[..., Experiment], tmp_path: Path, algorithm: str

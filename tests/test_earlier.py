@@ -116,9 +116,22 @@ def test_trials_are_matched_by_name_and_those_outside_are_dropped(make: Callable
         ([1.5], False, False, ""),
         ([], True, False, ""),
     ]
-    expected = f"search.warm_start: 2 of 4 trials of {old} used; 1 outside the space, 1 without a result"
+    key = "regularizers.input_dropout"
+    expected = f"search.warm_start: 2 of 4 trials of {old} used; 1 outside the space ({key}), 1 without a result"
     assert str(found) == expected
     assert found.to_dict() == {"run": str(old), "trials": 4, "used": 2, "outside": 1, "comparable": True}
+
+
+def test_the_keys_that_put_trials_outside_are_named(make: Callable[..., Experiment]) -> None:
+    old = begun(make(name="old"), [*sizes(0.1, 0.4, size=8), *sizes(0.4, size=16)], [1.5, 1.4, 1.3])
+    sections = {"model": {"hidden_size": {"int": [12, 20]}}, "regularizers": {"input_dropout": {"uniform": [0, 0.3]}}}
+    (found,) = read(make(search={"warm_start": [str(old)]}, **sections))
+    assert str(found).endswith("; 3 outside the space (model.hidden_size, regularizers.input_dropout)")
+    far = {"optimizer": "sgd", "learning_rate": {"log_uniform": [1, 9]}}
+    branches = {"a": {"training": far}, "b": {"training": ADAM}}
+    half = {"regularizers": {"input_dropout": {"uniform": [0, 0.3]}}, "one_of": branches}
+    (found,) = read(make(search={"warm_start": [str(old)]}, **half))
+    assert str(found).endswith("; 2 outside the space (regularizers.input_dropout)"), "of the branch that comes nearest"
 
 
 def test_what_the_old_study_had_fixed_counts_and_what_it_lacked_does_not(make: Callable[..., Experiment]) -> None:

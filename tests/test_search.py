@@ -426,9 +426,7 @@ def test_what_a_model_is_told_where_nothing_is_good(bad: float) -> None:
     assert Told(points, np.array([bad, bad]), points[:1]).believed()[1].tolist() == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "package"), [("optuna", "optuna"), ("gp", "optuna"), ("gp", "threadpoolctl"), ("forest", "smac")]
-)
+@pytest.mark.parametrize(("algorithm", "package"), [("optuna", "optuna"), ("gp", "optuna"), ("forest", "smac")])
 def test_a_package_that_is_missing(algorithm: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     message = f"search.algorithm: '{algorithm}': needs {package}, which is not installed. Install it: pip install"

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from tune_rnn import space
 from tune_rnn.cli import main
 from tune_rnn.errors import InputError
 from tune_rnn.simulation import History, Synthetic, TaskSet, simulate
-from tune_rnn.simulation.table import Outcome, _lines
+from tune_rnn.simulation.table import Outcome, _lines, compare, outcome
 from tune_rnn.space import Space
 
 SCHEDULERS = ["asha", "hyperband", "median", "none"]
@@ -138,14 +139,65 @@ def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
         ({"search": {"algorithm": "random", "start": 2}}, "search.start: 2: must be a list of starting points"),
         ({"search": {"algorithm": "hyperopt", "warm_start": ["run"]}}, "search.warm_start: names runs, and"),
         ({"scheduler": "asha2"}, "scheduler.algorithm"),
-        ({"workers": 0}, "workers: 0: must be at least 1"),
-        ({"budget": -1}, "budget: -1: must be above 0"),
+        ({"workers": 0}, "workers: 0: must be a whole number of at least 1"),
+        ({"workers": 2.5}, "workers: 2.5: must be a whole number of at least 1"),
+        ({"workers": "2"}, "workers: '2': must be a whole number"),
+        ({"budget": -1}, "budget: -1: must be a number of whole trainings, at least 1. Write 40, for example."),
+        ({"budget": 0.5}, "budget: 0.5: must be a number of whole trainings, at least 1"),
+        ({"budget": "many"}, "budget: 'many': must be a number of whole trainings"),
+        ({"budget": math.inf}, "budget: inf: must be a number"),
+        ({"budget": True}, "budget: True: must be a number"),
+        ({"seed": -1}, "seed: -1: must be a whole number of at least 0"),
+        ({"trials": 0}, "trials: 0: must be a whole number of at least 1"),
+        (
+            {"blackbox": "noisy"},
+            r"blackbox: 'noisy': must have space, .*, and has no space. Take .*Synthetic\(\"noisy\"\)",
+        ),
     ],
 )
 def test_wrong_input_is_refused(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"search": "random", "scheduler": "asha", "blackbox": Lines(), "workers": 2, "budget": 4}
     with pytest.raises(InputError, match=message):
         simulate(**given | change)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"curve": 3}, r"^blackbox\.curve: 3: must be a function"),
+        ({"max_resource": 9.5}, r"^blackbox\.max_resource: 9\.5: must be a whole number of at least 1\. Write 50"),
+        ({"max_resource": 0}, r"^blackbox\.max_resource: 0: must be"),
+        (
+            {"space": {"x": 0.5}},
+            r"^blackbox\.space\['x'\]: 0\.5: must be a distribution of tune_rnn\.space\. Write tune",
+        ),
+        (
+            {"space": {"x": {"log_uniform": [1e-3, 1]}}},
+            r"^blackbox\.space\['x'\]: {'log_uniform': \[0\.001, 1\]}: must be",
+        ),
+        ({"space": Space({}, {"a": {"x": 1}})}, r"^blackbox\.space\['x'\]: 1: must be"),  # type: ignore[dict-item]
+        ({"space": {1: space.uniform(0, 1)}}, r"^blackbox\.space\[1\]: 1: a key must be a text\. Write '1'\."),
+        ({"space": ["x"]}, r"^blackbox\.space: \['x'\]: must have a distribution for each key\. Write {"),
+    ],
+)
+def test_what_is_no_black_box_is_refused(changed: dict[str, Any], message: str) -> None:
+    box = Lines()
+    vars(box).update(changed)
+    with pytest.raises(InputError, match=message):
+        simulate("random", "asha", box, 2, 4)
+
+
+def test_a_black_box_without_curves_is_refused() -> None:
+    class Spaced:
+        space, max_resource = Lines().space, 9
+
+    with pytest.raises(InputError, match=r"^blackbox: .* and has no curve\. Take "):
+        simulate("random", "asha", Spaced(), 2, 4)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_will_do() -> None:
+    history = simulate("random", "asha", Lines(np.int64(9)), np.int64(2), np.float64(4.5), np.int64(0))  # type: ignore[arg-type]
+    assert history.to_json() == simulate("random", "asha", Lines(), 2, 4.5).to_json()
 
 
 def test_a_curve_that_ends_too_soon_is_refused() -> None:
@@ -224,7 +276,9 @@ def test_what_is_no_table(tmp_path: Path) -> None:
 def test_the_command_compares_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["simulate", "--search", "random", "sobol", "--scheduler", "asha", "none", "--seeds", "2"]
     assert main([*arguments, "--workers", "2", "--budget", "4", "--blackbox", "crossing"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    assert told.err == "simulating 8 studies of 4 whole trainings …\n"
+    lines = told.out.splitlines()
     assert lines[0].startswith("crossing: 2 workers, 4 whole trainings; means of 2 seeds")
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in lines[3:7]}
     assert list(rows) == [(a, b) for a in ("random", "sobol") for b in ("asha", "none")]
@@ -238,3 +292,54 @@ def test_a_time_without_a_finished_trial_is_said() -> None:
     (row,) = [line for line in _lines([("random", "none")], [rows], "noisy", 2, 4, 2) if line.startswith("random")]
     cells = ["none", "in", "2", "of", "2", "1.5000", "±", "0.5000", "1.0000", "±", "0.0000", "5", "2"]
     assert row.split()[2:] == cells
+
+
+def test_the_command_wants_time_for_a_whole_training(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in ("0.5", "0", "nan"):
+        assert main(["simulate", "--budget", given]) == 2
+        assert f"--budget: {float(given)}: must be a number of whole trainings, at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["simulate", "--budget", "many"])
+    assert "argument --budget: must be a number, not many" in capsys.readouterr().err
+
+
+def lines_of(losses: list[tuple[float, ...]], workers: int = 8, budget: float = 4) -> list[str]:
+    rows = [Outcome(one, 5, 2) for one in losses]
+    return list(_lines([("random", "none")], [rows], "noisy", workers, budget, len(rows)))
+
+
+def test_one_seed_has_no_standard_error() -> None:
+    lines = lines_of([(2.5, 2.0, 1.5)], workers=1, budget=1)
+    assert lines[0] == "noisy: 1 worker, 1 whole training; 1 seed"
+    assert lines[3].split() == ["random", "none", "2.5000", "2.0000", "1.5000", "5", "2"]
+
+
+def test_a_table_without_any_figure_says_why() -> None:
+    none, last = (math.inf, math.inf, math.inf), (math.inf, math.inf, 1.0)
+    why = "came to its end in that time, 0.5 whole trainings for each worker: a larger --budget is needed."
+    assert lines_of([none, none])[-1] == f"No trial {why}"
+    assert lines_of([none, last])[-1] == f"In some studies no trial {why}"
+    assert why not in "".join(lines_of([last, last]))
+
+
+def test_the_model_of_a_table_is_fitted_once(
+    tables: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes as it is to the processes that play, and plays there as it does here."""
+    path = tables / "FixedTextRNNClassification_imdb_patch32_GRU64_avg_bs128.json"
+    fitted: list[TaskSet] = []
+    threads: list[int] = []
+    fit = TaskSet._fit
+
+    def counted(self: TaskSet, *given: Any) -> None:
+        fitted.append(self)
+        threads.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas")
+        fit(self, *given)
+
+    monkeypatch.setattr(TaskSet, "_fit", counted)
+    text = compare(["random"], ["asha"], str(path), 2, 4, 2)
+    assert capsys.readouterr().err == "simulating 2 studies of 4 whole trainings …\n"
+    assert len(fitted) == 1
+    assert set(threads) == {1}, "several wait for each other"
+    played = [outcome(simulate("random", "asha", fitted[0], 2, 4, seed), 4) for seed in range(2)]
+    assert text == "\n".join(_lines([("random", "asha")], [played], str(path), 2, 4, 2))

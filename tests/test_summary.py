@@ -164,6 +164,25 @@ def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recor
     assert "lucky" not in closing_text(asked, best, Sample(5, 1000, "text"))
 
 
+def test_the_text_warns_of_trials_that_failed(recorder: Recorder) -> None:
+    journal, run = recorder.journal, recorder.run.path
+    best = journal.best_trial
+    assert best is not None
+    text = closing_text(recorder, best, Sample(5, 1000, "text"))
+    again = f"`tune-rnn resume {run}` tries"
+    assert f"  1 of 6 trials failed (see {run}/trial_0003/error.txt): {again} it again\n" in text
+    journal.end(4, "failed", "why")
+    assert f"  2 of 6 trials failed (see {run}/trial_0003/error.txt): {again} them again\n" in closing_text(
+        recorder, best, Sample(5, 1000, "text")
+    )
+    assert [trial.number for trial in Journal(journal.path).unfinished] == [3, 4], "and so it does"
+    recorder.experiment = recorder.experiment.replace("budget.hours", 2)
+    assert f"`tune-rnn resume {run} budget.hours=4` tries them" in closing_text(recorder, best, Sample(5, 1000, "text"))
+    for number in (3, 4):
+        journal.trials[number].outcome = "completed"
+    assert "failed" not in closing_text(recorder, best, Sample(5, 1000, "text"))
+
+
 def test_the_display_counts_the_trainings_of_the_final_stage(recorder: Recorder) -> None:
     recorder.plan = replace(recorder.plan, extra=4, extra_amount=2.0)
     progress = recorder.progress()

@@ -22,7 +22,8 @@ from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import check_storage, free_path
 from tune_rnn.results.earlier import read_earlier
-from tune_rnn.search import check_search, planned_trials
+from tune_rnn.schedulers import MEDIAN_OF
+from tune_rnn.search import build_searcher, check_search, planned_trials
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData
 
@@ -55,7 +56,7 @@ def check(experiment: Experiment) -> str:
         *_data_rows(corpus, KINDS[experiment.task.kind].noun),
         ("trials", _planned(experiment)),
         *_final_rows(experiment),
-        ("search", _search(experiment)),
+        *_search_rows(experiment, corpus),
         *(("", str(run)) for run in read_earlier(experiment, corpus.sha256)),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
@@ -116,21 +117,50 @@ def _final_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "", f"and {plural(to_the_end, 'stopped trial')} trained to the end (audit)"
 
 
-def _search(experiment: Experiment) -> str:
+def _search_rows(experiment: Experiment, corpus: Corpus) -> Iterator[tuple[str, str]]:
+    """The search, and those of its starting points that the study will refuse, as it will say itself."""
     if experiment.space.is_empty:
-        return "nothing to search"
-    points = len(experiment.search.start)
-    return experiment.search.algorithm + (f", after {plural(points, 'starting point')}" if points else "")
+        yield "search", "nothing to search"
+        return
+    refused = _refused_starts(experiment, corpus)
+    points = len(experiment.search.start) - len(refused)
+    yield "search", experiment.search.algorithm + (f", after {plural(points, 'starting point')}" if points else "")
+    yield from (("", text) for text in refused)
+
+
+def _refused_starts(experiment: Experiment, corpus: Corpus) -> list[str]:
+    cap, count = ParameterCap.of(experiment, corpus), len(experiment.search.start)
+    if cap.limit is None or not count:
+        return []
+    searcher = build_searcher(experiment.search, experiment.space)
+    searcher.allowed = lambda assignment: cap.excess(experiment.trial_config(assignment)) is None
+    configs = (experiment.trial_config(searcher.starting_point(place)) for place in range(count))
+    found = ((place, cap.excess(config)) for place, config in enumerate(configs))
+    return [cap.refused_start(place, parameters) for place, parameters in found if parameters is not None]
 
 
 def _stopping(experiment: Experiment) -> str:
     if experiment.has_population:
         first, unit = experiment.scheduler.first_rung, experiment.budget.unit
         return f"none; pbt: the worst quarter takes over from the best quarter every {plural(first or 0.0, unit[:-1])}"
+    if experiment.space.is_empty:
+        return "none"
+    if experiment.scheduler.algorithm == "median":
+        return _median_stopping(experiment)
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
-    if not points or experiment.space.is_empty:
+    if not points:
         return "none"
     return f"{experiment.scheduler.algorithm}, comparing trials at {points} {experiment.budget.unit}"
+
+
+def _median_stopping(experiment: Experiment) -> str:
+    first, budget, planned = experiment.scheduler.first_rung or 1.0, experiment.budget, planned_trials(experiment)
+    if not any(first <= at < budget.amount for at in TrialBudget.of(experiment).report_at):
+        return f"none; median: no report from {plural(first, budget.unit[:-1])} on before the end"
+    if planned is not None and planned <= MEDIAN_OF:
+        return f"none; median: needs {MEDIAN_OF} other trials to compare with"
+    when = f"at every report from {plural(first, budget.unit[:-1])} on"
+    return f"median, {when}: what is above the median of the others, of which at least {MEDIAN_OF} have come as far"
 
 
 def _space_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -170,10 +200,12 @@ def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
     one = float(np.mean([_trial_s(training, corpus.validation.predictions) for training in trainings]))
     total = START_S + one * _full_trials(experiment, planned) / min(slots.count, planned)
     total += _final_s(experiment, one, slots.count)
+    # What the median stops cannot be foretold.
+    about = "at most about" if _stopping(experiment).startswith("median") else "about"
     if total > limit:
         everything = f"all {planned} trials" + (" and the final stage" if experiment.final else "")
-        return f"{duration(limit)} (budget.hours; {everything} would take about {duration(total)})"
-    return f"about {duration(total)}, as measured on this machine now"
+        return f"{duration(limit)} (budget.hours; {everything} would take {about} {duration(total)})"
+    return f"{about} {duration(total)}, as measured on this machine now"
 
 
 def _final_s(experiment: Experiment, trial_s: float, slots: int) -> float:

@@ -93,7 +93,7 @@ def _add_simulate(commands: Any) -> None:
     simulate.add_argument("--scheduler", nargs="+", default=["asha"], metavar="NAME", help="default: asha")
     simulate.add_argument("--blackbox", default="noisy", metavar="NAME", help="noisy, crossing, or a TaskSet table")
     simulate.add_argument("--workers", type=_count, default=8, metavar="N", help="trials at a time (default: 8)")
-    simulate.add_argument("--budget", type=_count, default=40, metavar="N", help="whole trainings in all (default: 40)")
+    simulate.add_argument("--budget", type=_number, default=40, metavar="N", help="whole trainings (default: 40)")
     simulate.add_argument("--seeds", type=_count, default=5, metavar="N", help="studies of each pair (default: 5)")
     simulate.set_defaults(command=_simulate)
 
@@ -140,6 +140,13 @@ def _count(text: str) -> int:
     if text.isdecimal() and int(text) >= 1:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, not {text}") from None
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -43,6 +43,11 @@ class ParameterCap:
         parameters = self.count(config)
         return parameters if parameters > self.limit else None
 
+    def refused_start(self, place: int, parameters: int) -> str:
+        """What is said of a starting point whose model has so many parameters."""
+        what = f"search.start[{place}] is refused: its model has {parameters:,} parameters"
+        return f"{what}, more than constraints.parameters, {self.limit:,}"
+
     def too_tight(self, refused: Sequence[int]) -> InputError:
         """The error for a search that only comes upon larger models, of so many parameters."""
         rule = f"each of {len(refused):,} configurations in a row has more parameters, the smallest {min(refused):,}"

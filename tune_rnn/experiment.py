@@ -174,12 +174,25 @@ class Experiment:
         `config` is by dotted key. Where there are branches it is that of its own `one_of`, or the first, whose values
         and distributions it fits; other fixed values are not compared. None where it lacks a key, or nothing fits.
         """
-        names: list[str | None] = sorted(self.space.branches, key=lambda name: name != config.get("one_of")) or [None]
-        for branch in names:
-            values = {key: config.get(key) for key in self.space.distributions(branch)}
-            if self._fixed_by(branch).items() <= config.items() and self.space.allows(values, branch):
-                return self.space.assign(values, branch)
+        for branch in self._branches_for(config):
+            if not self._misfits(config, branch):
+                return self.space.assign({key: config[key] for key in self.space.distributions(branch)}, branch)
         return None
+
+    def outside(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the keys for which `assignment_of` has no assignment: those of the branch that comes nearest."""
+        return min((self._misfits(config, branch) for branch in self._branches_for(config)), key=len)
+
+    def _branches_for(self, config: Mapping[str, Any]) -> list[str | None]:
+        """The branches in the order in which a configuration may belong to them."""
+        return sorted(self.space.branches, key=lambda name: name != config.get("one_of")) or [None]
+
+    def _misfits(self, config: Mapping[str, Any], branch: str | None) -> list[str]:
+        """The keys of a branch that a configuration lacks, or has another value for."""
+        fixed = self._fixed_by(branch)
+        searched = self.space.distributions(branch)
+        others = [key for key, value in fixed.items() if key not in config or config[key] != value]
+        return others + [key for key in searched if not self.space.allows({key: config.get(key)}, branch)]
 
     def _fixed_by(self, branch: str | None) -> Flat:
         """The single values that a branch has where others may have other ones."""

@@ -161,14 +161,18 @@ class Hyperband:
         return self.bracket(number).goes_on(number, spent, score)
 
 
+MEDIAN_OF = 5
+"""The median stops nobody before so many others have come as far."""
+
+
 class Median:
     """The median stopping rule (Golovin et al. 2017, Google Vizier, section 3.2.2).
 
-    After `first`, a trial goes on unless its score is above the median of the others' mean scores up to the same
+    From `first` on, a trial goes on unless its score is above the median of the others' mean scores up to the same
     budget; a trial stops nobody before `least` others have come that far.
     """
 
-    def __init__(self, first: float, least: int = 5) -> None:
+    def __init__(self, first: float, least: int = MEDIAN_OF) -> None:
         self.first, self.least = first, least
         self.means: dict[float, dict[int, float]] = {}
         self.sums: dict[int, tuple[int, float]] = {}

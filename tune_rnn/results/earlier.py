@@ -29,7 +29,8 @@ class Earlier:
     """One earlier run: how many trials it has, those that tell something, how many are outside the space,
     and how many `changed` their configuration on the way, so that their losses are not those of one.
 
-    `differs` says what makes its losses incomparable with the new study's; "" where nothing does.
+    `outside_keys`: whose values put them there. `differs` says what makes its losses incomparable with the new study's;
+    "" where nothing does.
     """
 
     run: str
@@ -38,10 +39,11 @@ class Earlier:
     outside: int
     differs: str
     changed: int = 0
+    outside_keys: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         without = self.trials - len(self.used) - self.outside - self.changed
-        left_out = [f"{self.outside} outside the space"] if self.outside else []
+        left_out = [f"{self.outside} outside the space ({', '.join(self.outside_keys)})"] if self.outside else []
         left_out += [f"{self.changed} with a configuration that changed"] if self.changed else []
         left_out += [f"{without} without a result"] if without else []
         why = [", ".join(left_out)] if left_out else []
@@ -71,11 +73,14 @@ def _read(experiment: Experiment, data_sha256: str, number: int, given: str) -> 
     trials = journal.in_stage(SEARCH)
     constant = [trial for trial in trials if not trial.taken_over]
     told = [trial for trial in constant if trial.reports or trial.outcome == "diverged"]
-    assignments = [experiment.assignment_of(flatten(trial.config)) for trial in told]
+    configs = [flatten(trial.config) for trial in told]
+    assignments = [experiment.assignment_of(config) for config in configs]
     pairs = zip(told, assignments, strict=True)
     used = [_observed(trial, assignment, group) for trial, assignment in pairs if assignment is not None]
     changed = len(trials) - len(constant)
-    return Earlier(given, len(trials), tuple(used), assignments.count(None), differs, changed)
+    left_out = [config for config, one in zip(configs, assignments, strict=True) if one is None]
+    keys = tuple(dict.fromkeys(key for config in left_out for key in experiment.outside(config)))
+    return Earlier(given, len(trials), tuple(used), len(left_out), differs, changed, keys)
 
 
 def _open(where: str, given: str, beside: Path | None) -> tuple[Experiment, Journal]:

@@ -107,6 +107,18 @@ def _unfinished(recorder: Recorder) -> list[str]:
     return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
 
 
+def _failed(recorder: Recorder) -> list[str]:
+    """How many trials failed, and where to read why; a resumed study goes on with them, if it has time."""
+    journal, hours = recorder.journal, recorder.experiment.budget.hours
+    failed = [trial.number for trial in journal.trials.values() if trial.outcome == "failed"]
+    if not failed:
+        return []
+    count, of = len(failed), plural(len(journal.trials), "trial")
+    more = "" if hours is None else f" budget.hours={2 * hours:g}"
+    command = f"`tune-rnn resume {recorder.run.path}{more}` tries {'it' if count == 1 else 'them'} again"
+    return [f"{count} of {of} failed (see {recorder.run.trial(failed[0]) / 'error.txt'}): {command}"]
+
+
 def _one_seed(recorder: Recorder) -> list[str]:
     """What the lowest of many losses is worth, and how to learn more, where there was no final stage."""
     experiment, journal = recorder.experiment, recorder.journal
@@ -162,6 +174,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         warnings=[
             *edge_warnings(assignment, experiment.space.distributions(assignment.get("one_of")), experiment.allows),
             *_changed(best),
+            *_failed(recorder),
             *_unfinished(recorder),
             *_refused(recorder),
             *_one_seed(recorder),

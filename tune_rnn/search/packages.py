@@ -8,8 +8,8 @@ from tune_rnn.errors import InputError
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "hyperopt": ("hyperopt",),
-    "optuna": ("optuna", "threadpoolctl"),
-    "gp": ("optuna", "threadpoolctl"),
+    "optuna": ("optuna",),
+    "gp": ("optuna",),
     "forest": ("smac",),
 }
 

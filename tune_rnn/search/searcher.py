@@ -54,11 +54,11 @@ class Searcher:
         """
         place = number + len(self.evidence.refused)
         if place < len(self.start):
-            return Proposal(self._starting_point(place), start=place)
+            return Proposal(self.starting_point(place), start=place)
         return self.algorithm.suggest(place - len(self.start), self.evidence)
 
-    def _starting_point(self, place: int) -> Assignment:
-        """The point whole: the first completion, or else the first that is allowed, where there is one."""
+    def starting_point(self, place: int) -> Assignment:
+        """A point of `start` whole: the first completion, or else the first that is allowed, where there is one."""
         generator = np.random.default_rng((self.seed, place))
         first = self.space.complete(self.start[place], generator)
         if self.allowed is None or self.allowed(first):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tune_rnn.simulation.blackbox import BlackBox
 from tune_rnn.simulation.history import Event, History
-from tune_rnn.simulation.playing import BlackBox, simulate
+from tune_rnn.simulation.playing import simulate
 from tune_rnn.simulation.synthetic import Synthetic
 from tune_rnn.simulation.taskset import TaskSet
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 from tune_rnn.config.starting import check_start
@@ -18,24 +19,11 @@ from tune_rnn.errors import InputError
 from tune_rnn.schedulers import Scheduler, build_scheduler
 from tune_rnn.schema import StudyConfig
 from tune_rnn.search import Assignment, Proposal, Searcher, build_searcher
+from tune_rnn.simulation.blackbox import BlackBox, space_of, whole
 from tune_rnn.simulation.history import Event, History
-from tune_rnn.space import Distribution, Space
+from tune_rnn.space import Space
 
 Section = Mapping[str, Any]
-
-
-class BlackBox(Protocol):
-    """Learning curves to search: `space` by dotted key (or a `Space`), whole trials of `max_resource` units."""
-
-    @property
-    def space(self) -> Space | Mapping[str, Distribution]: ...
-
-    @property
-    def max_resource(self) -> int: ...
-
-    def curve(self, config: Mapping[str, Any]) -> Sequence[float]:
-        """Losses after 1, 2, … `max_resource` units; after NaN or inf, which is divergence, it may end."""
-        ...
 
 
 class Proposes(Protocol):
@@ -59,22 +47,31 @@ def simulate(
     seed: int = 0,
     trials: int | None = None,
 ) -> History:
-    """Play a study of `budget` whole trainings, all workers together, and return what happened.
+    """Play a study of `budget` whole trainings, at least 1, all workers together, and return what happened.
 
     `search` and `scheduler` are names, or the sections of an experiment file: {"algorithm": "asha",
     "reduction_factor": 4}, or objects of your own (`Proposes`, `tune_rnn.schedulers.Scheduler`); starting points have
-    the black box's keys: {"start": [{"x": 0.5}]}. Rungs count in units of the black box's resource, of which a worker
-    does one in a unit of time. `trials` ends the study sooner. Raises InputError for what a study would refuse.
+    the black box's keys: {"start": [{"x": 0.5}]}. `blackbox` is any object with `space` (distributions of
+    `tune_rnn.space` by key), `max_resource` and `curve` (see `BlackBox`). Rungs count in units of its resource, of
+    which a worker does one in a unit of time. `trials` ends the study sooner. Raises InputError for what a study
+    would refuse.
     """
-    space = blackbox.space if isinstance(blackbox.space, Space) else Space(dict(blackbox.space), {})
-    if workers < 1:
-        raise InputError("workers", "must be at least 1", "Write workers=8, for example.", workers)
-    if budget <= 0:
-        raise InputError("budget", "must be above 0, in whole trainings", "Write budget=40, for example.", budget)
+    space = space_of(blackbox)
+    workers = whole("workers", workers, "Write workers=8, for example.")
+    check_budget("budget", budget)
+    seed = whole("seed", seed, "Write seed=0, for example.", least=0)
+    if trials is not None:
+        trials = whole("trials", trials, "Write trials=100, for example, or leave it out.")
     searcher = _searcher(search, space, seed) if isinstance(search, (str, Mapping)) else search
     judge = _scheduler(scheduler, blackbox.max_resource) if isinstance(scheduler, (str, Mapping)) else scheduler
     end = budget * blackbox.max_resource / workers
     return _Play(searcher, judge, blackbox, workers, trials).until(end)
+
+
+def check_budget(where: str, budget: Any) -> None:
+    """Refuse what is not enough for one whole training, and what is no finite number."""
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not 1 <= float(budget) < math.inf:
+        raise InputError(where, "must be a number of whole trainings, at least 1", "Write 40, for example.", budget)
 
 
 def _searcher(given: str | Section, space: Space, seed: int) -> Searcher:
@@ -116,7 +113,7 @@ class _Play:
         self, searcher: Proposes, scheduler: Scheduler, blackbox: BlackBox, workers: int, trials: int | None
     ) -> None:
         self.searcher, self.scheduler, self.blackbox, self.limit = searcher, scheduler, blackbox, trials
-        self.history = History(workers, blackbox.max_resource)
+        self.history = History(workers, int(blackbox.max_resource))
         self.queue: list[tuple[float, int, _Running]] = []  # by time, then by the order of entering
         self.entered = itertools.count()
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
 
 from tune_rnn import space
 from tune_rnn.errors import InputError
@@ -53,6 +54,10 @@ class TaskSet:
 
     def __init__(self, path: str | Path) -> None:
         places, curves = _read(Path(path), self.space)
+        with threadpool_limits(1):  # two threads on busy cores wait for each other, up to forty times as long
+            self._fit(places, curves)
+
+    def _fit(self, places: Array, curves: Array) -> None:
         start, curves = float(np.median(curves[:, 0])), curves[:, 1:]
         sound = np.isfinite(curves).all(axis=1)
         self.best, self.median = float(curves[sound, -1].min()), float(np.median(curves[sound, -1]))

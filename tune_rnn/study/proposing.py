@@ -56,6 +56,4 @@ class Proposer:
         self.recorder.refused(number, proposal.assignment)
         self.searcher.refused(proposal.assignment)
         if proposal.start is not None:
-            limit = f"more than constraints.parameters, {self.cap.limit:,}"
-            what = f"search.start[{proposal.start}] is refused: its model has {parameters:,} parameters"
-            self.recorder.display.say(f"{what}, {limit}")
+            self.recorder.display.say(self.cap.refused_start(proposal.start, parameters))
