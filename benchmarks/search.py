@@ -7,9 +7,9 @@ Black boxes: TaskSet tables ($TUNE_RNN_DATA/taskset, a smooth model of each), an
 another one for each seed. Regret at a time = (lowest loss at a whole budget's end so far − best) / (median − best),
 clipped to [0, 1], and 1 before a trial has finished; best and median are a table's own or, of a synthetic member, those
 of 2,000 random configurations and its optimum. Shown at 25, 50 and 100 % of the time: the mean over boxes and seeds,
-and its ratio to the documented Ray combination's with a bootstrap interval over (box, seed) pairs. A trial that
-diverges ends at once, whoever runs it. What has been played is kept in the results file: the command can be
-interrupted and repeated.
+its ratio to the documented Ray combination's at the end, and how much lower that of ours is, with bootstrap intervals
+over (box, seed) pairs. A trial that diverges ends at once, whoever runs it. What has been played is kept in the results
+file: the command can be interrupted and repeated.
 
 Others are driven through their public interfaces: Ray's HyperOptSearch and ASHAScheduler with their defaults, as
 Ray's documentation puts them together; Optuna's TPE with its Hyperband and median pruners; SMAC's multi-fidelity
@@ -40,7 +40,7 @@ from tune_rnn.simulation.table import PARTS
 from tune_rnn.space import Distribution, Int, LogInt, LogUniform, Space, Uniform
 
 TRAININGS = 5  # of each worker's time
-REFERENCE = "ray"
+REFERENCE, OWN = "ray", "tune_rnn"
 SYNTHETIC = ("crossing", "noisy")
 
 
@@ -271,25 +271,41 @@ def table(rows: Sequence[dict[str, Any]], workers: int) -> str:
     """The table of one number of workers, in Markdown."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     regrets = {m: {(r["box"], r["seed"]): r["regrets"] for r in rows if r["method"] == m} for m in methods}
-    lines = [f"| {workers} workers | 25 % | 50 % | 100 % | ratio to `{REFERENCE}` at 100 % | trials | finished |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    heads = [f"{part:.0%}".replace("%", " %") for part in PARTS]
+    ours = [f"`{OWN}` less it, {head}" for head in heads]
+    titles = [f"{workers} workers", *heads, f"ratio to `{REFERENCE}`, 100 %", *ours, "plays", "trials", "finished"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for method in methods:
         own = [row for row in rows if row["method"] == method]
-        means = " | ".join(f"{np.mean([row['regrets'][place] for row in own]):.3f}" for place in range(len(PARTS)))
-        ratio = _ratio(regrets[method], regrets.get(REFERENCE, {}))
-        counts = " | ".join(f"{np.mean([row[count] for row in own]):.0f}" for count in ("trials", "finished"))
-        lines.append(f"| {method} | {means} | {ratio} | {counts} |")
+        means = [f"{np.mean([row['regrets'][place] for row in own]):.3f}" for place in range(len(PARTS))]
+        ratio = _with_interval(_pairs(regrets[method], regrets.get(REFERENCE, {}), -1), _ratio, ".2f")
+        pairs = [_pairs(regrets.get(OWN, {}), regrets[method], place) for place in range(len(PARTS))]
+        less = ["" if method == OWN else _with_interval(one, _difference, "+.3f") for one in pairs]
+        counts = [f"{np.mean([row[count] for row in own]):.0f}" for count in ("trials", "finished")]
+        lines.append(f"| {' | '.join([method, *means, ratio, *less, str(len(own)), *counts])} |")
     return "\n".join(lines)
 
 
-def _ratio(own: dict[Any, list[float]], reference: dict[Any, list[float]]) -> str:
-    """The ratio of mean regrets at the end, with the bootstrap's 95 % interval over pairs."""
-    pairs = np.array([(own[key][-1], reference[key][-1]) for key in own if key in reference])
+def _pairs(one: dict[Any, list[float]], other: dict[Any, list[float]], place: int) -> np.ndarray[Any, Any]:
+    """Regrets (N, 2) of two methods on the same box with the same seed."""
+    return np.array([(one[key][place], other[key][place]) for key in one if key in other])
+
+
+def _ratio(means: np.ndarray[Any, Any]) -> Any:
+    return means[..., 0] / means[..., 1]
+
+
+def _difference(means: np.ndarray[Any, Any]) -> Any:
+    return means[..., 0] - means[..., 1]
+
+
+def _with_interval(pairs: np.ndarray[Any, Any], of: Callable[[np.ndarray[Any, Any]], Any], digits: str) -> str:
+    """Something of the two mean regrets, with the bootstrap's 95 % interval over pairs."""
     if not len(pairs):
         return ""
     drawn = pairs[np.random.default_rng(0).integers(len(pairs), size=(2000, len(pairs)))].mean(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
-    return f"{pairs[:, 0].mean() / pairs[:, 1].mean():.2f} ({low:.2f} to {high:.2f})"
+    low, high = np.quantile(of(drawn), (0.025, 0.975))
+    return f"{of(pairs.mean(axis=0)):{digits}} ({low:{digits}} to {high:{digits}})"
 
 
 def main() -> None:
