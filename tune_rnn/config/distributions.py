@@ -10,41 +10,48 @@ Finite distributions divide [0, 1] into cells of equal width, `LogInt` into cell
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 Scalar = bool | int | float | str
 Edge = Literal["low", "high"]
 EDGE = 0.02  # a value within this share of the range of an end lies at the edge
 
 
-@runtime_checkable
-class Distribution(Protocol):
+class Distribution(ABC):
     """`from_unit` and `to_unit` are inverse to each other, up to the width of a cell."""
 
     name: ClassVar[str]
 
+    @abstractmethod
     def from_unit(self, u: float) -> Scalar:
         """Map u in [0, 1] to a value, in ascending order where values have one."""
 
+    @abstractmethod
     def to_unit(self, value: Any) -> float:
         """Map a value to its u, or to the middle of its cell; ValueError if it is none of the values."""
 
+    @abstractmethod
     def values(self) -> Sequence[Scalar] | None:
         """Return all values in the order of u, or None for a continuous distribution."""
 
+    @abstractmethod
     def corners(self) -> Sequence[Scalar]:
         """Return both ends, or every choice: if these are valid for a hyperparameter, all values are."""
 
+    @abstractmethod
     def categories(self) -> int | None:
         """Return the number of values without an order, or None where values have an order."""
 
+    @abstractmethod
     def at_edge(self, value: Any) -> Edge | None:
         """Say whether the value lies at an end of the range, so that a better one may lie beyond."""
 
+    @abstractmethod
     def to_yaml(self) -> dict[str, list[Any]]:
         """Return the distribution as it stands in an experiment file."""
 
@@ -231,7 +238,7 @@ class Normal(_Numeric):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Distribution):
     """One of several values without an order; each keeps its type."""
 
     options: tuple[Scalar, ...]
