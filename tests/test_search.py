@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from tune_rnn import space
 from tune_rnn.errors import InputError
@@ -31,6 +32,7 @@ from tune_rnn.search import (
 )
 from tune_rnn.search.learning import Told
 from tune_rnn.search.surrogates import GaussianProcess
+from tune_rnn.search.tpe import GAMMA, HyperOpt
 from tune_rnn.space import Distribution, Space
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -295,6 +297,39 @@ def test_nothing_to_search_is_one_trial(algorithm: str) -> None:
     searcher = searcher_of(algorithm, Space({}, {}))
     assert searcher.propose(0) == Proposal({})
     assert searcher.propose(1) is None
+
+
+def suggested_by_hyperopt(told: Told, seed: int) -> dict[str, float]:
+    """What HyperOpt's own `suggest` proposes on an axis `x` and a choice `c` of three."""
+    from hyperopt import base, hp, tpe
+
+    domain = base.Domain(lambda point: 0.0, {"x": hp.uniform("x", 0, 1), "c": hp.randint("c", 3)})
+    losses = [*told.ranks(), *(float(len(told.points)) for _ in told.pending)]
+    documents = []
+    for number, (point, loss) in enumerate(zip([*told.points, *told.pending], losses, strict=True)):
+        values, idxs = {label: [point[label]] for label in point}, {label: [number] for label in point}
+        misc = {"tid": number, "cmd": domain.cmd, "workdir": None, "idxs": idxs, "vals": values}
+        result = {"status": "ok", "loss": float(loss)}
+        others = dict.fromkeys(("spec", "exp_key", "owner", "book_time", "refresh_time"))
+        documents.append({"state": 2, "tid": number, "result": result, "misc": misc, "version": 0, **others})
+    trials = base.trials_from_docs(documents, validate=False)
+    asked = tpe.suggest([len(documents)], domain, trials, seed, n_startup_jobs=0, gamma=GAMMA, verbose=False)
+    return {label: drawn[0] for label, drawn in asked[0]["misc"]["vals"].items()}
+
+
+@pytest.mark.parametrize("trials", [5, 60])
+def test_hyperopt_proposes_as_its_own_suggest_does(trials: int) -> None:
+    generator = np.random.default_rng(trials)
+    points = [{"x": generator.random(), "c": float(generator.integers(3))} for _ in range(trials)]
+    scores = np.array([(one["x"] - 0.3) ** 2 + 0.1 * one["c"] for one in points])
+    told = Told(points[:-2], scores[:-2], points[-2:])
+    ours = HyperOpt(Space({"x": space.uniform(0, 1), "c": space.choice("a", "b", "c")}, {}), 0)
+    proposals = [ours.ask(told, seed) for seed in range(300)]
+    suggestions = [suggested_by_hyperopt(told, seed) for seed in range(300)]
+    x, y = ([one["x"] for one in drawn] for drawn in (proposals, suggestions))
+    assert ks_2samp(x, y).pvalue > 0.01
+    counts = [np.bincount([int(one["c"]) for one in drawn], minlength=3) for drawn in (proposals, suggestions)]
+    assert np.abs(counts[0] - counts[1]).max() < 50
 
 
 @pytest.mark.parametrize("algorithm", LEARNING)
