@@ -127,3 +127,17 @@ def test_evidence_tells_what_is_known_the_oldest_first_and_what_is_pending() -> 
     evidence.end(2)
     assert [one.assignment for one in evidence.known] == [{}, {"x": 0}, {"x": 1}, {"x": 3}]
     assert [one.assignment for one in evidence.pending] == [{"x": 3}], "trial 2 has failed"
+
+
+def test_evidence_keeps_the_order_of_beginning_whoever_reports_first() -> None:
+    evidence = Evidence()
+    for number in (7, 3, 5):
+        evidence.begin(number, {"x": number})
+    evidence.end(7)
+    for number in (5, 3):
+        evidence.report(number, 1.0, 2.0)
+    assert [one.assignment["x"] for one in evidence.known] == [3, 5]
+    assert evidence.shown == 2
+    evidence.report(7, 1.0, 2.0)
+    assert [one.assignment["x"] for one in evidence.known] == [7, 3, 5], "it had failed, and was resumed"
+    assert evidence.pending == []

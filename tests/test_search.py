@@ -31,8 +31,9 @@ from tune_rnn.search import (
     trial_seed,
 )
 from tune_rnn.search.learning import Told
+from tune_rnn.search.parzen import PRIOR_WEIGHT, Choices, Numbers
 from tune_rnn.search.surrogates import GaussianProcess
-from tune_rnn.search.tpe import GAMMA, HyperOpt
+from tune_rnn.search.tpe import GAMMA, REMEMBERED, HyperOpt
 from tune_rnn.space import Distribution, Space
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -330,6 +331,38 @@ def test_hyperopt_proposes_as_its_own_suggest_does(trials: int) -> None:
     assert ks_2samp(x, y).pvalue > 0.01
     counts = [np.bincount([int(one["c"]) for one in drawn], minlength=3) for drawn in (proposals, suggestions)]
     assert np.abs(counts[0] - counts[1]).max() < 50
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2, 5, 25, 26, 60, 300])
+def test_densities_of_numbers_are_hyperopt_s(trials: int) -> None:
+    """Its functions work on one axis; ours leave out what a density has outside, a factor that says nothing."""
+    from hyperopt import tpe
+
+    generator = np.random.default_rng(trials)
+    values_AN, weights_N = generator.random((3, trials)), tpe.linear_forgetting_weights(trials, REMEMBERED)
+    values_AN[0, 1:3] = 0.5
+    numbers = Numbers(values_AN, weights_N)
+    places_AC, drawn_AC = generator.random((3, 50)), numbers.draw(2000, generator)
+    densities_AC = numbers.density(places_AC)
+    for axis, values_N in enumerate(values_AN):
+        mixture = tpe.adaptive_parzen_normal(values_N, PRIOR_WEIGHT, 0.5, 1.0, REMEMBERED)
+        expected = np.exp(tpe.GMM1_lpdf(places_AC[axis], *mixture, low=0, high=1))
+        ratios = densities_AC[axis] / expected
+        assert ratios == pytest.approx(ratios[0], rel=1e-9 if trials < REMEMBERED or axis else 0.02), "but for ties"
+        drawn = tpe.GMM1(*mixture, low=0, high=1, rng=generator, size=(2000,))
+        assert ks_2samp(drawn_AC[axis], drawn).pvalue > 0.001
+    assert drawn_AC.min() >= 0
+    assert drawn_AC.max() <= 1
+
+
+def test_densities_of_choices_count_each_category_and_the_prior() -> None:
+    choices = Choices(np.array([[0.0, 2.0, 2.0], [1.0, 0.0, 1.0]]), np.array([0.5, 1.0, 1.0]), [3, 2])
+    assert choices.shares_AK[0] == pytest.approx(np.array([1.5, 1, 3]) / 5.5)
+    assert choices.shares_AK[1] == pytest.approx(np.array([2, 2.5, 0]) / 4.5)
+    drawn_AC = choices.draw(4000, np.random.default_rng(0))
+    for axis, shares_K in enumerate(choices.shares_AK):
+        assert np.bincount(drawn_AC[axis].astype(int), minlength=3) / 4000 == pytest.approx(shares_K, abs=0.03)
+    assert choices.density(drawn_AC)[1, :5] == pytest.approx(choices.shares_AK[1, drawn_AC[1, :5].astype(int)])
 
 
 @pytest.mark.parametrize("algorithm", LEARNING)

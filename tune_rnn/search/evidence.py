@@ -7,9 +7,10 @@ a budget. Scores at different budgets cannot be compared as they are: see `tune_
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from tune_rnn.space import Assignment
 
@@ -71,39 +72,49 @@ class Evidence:
     """
 
     def __init__(self, earlier: Iterable[Observed] = ()) -> None:
-        self.earlier = list(earlier)
+        self.earlier = [one for one in earlier if one.is_informative]
         self.trials: dict[int, Observed] = {}
         self.refused: list[Observed] = []
+        # So that not all trials are looked through for each proposal: those that tell something, each with its place in
+        # the order, and by number those that do not, with theirs.
+        self._telling: list[tuple[int, Observed]] = []
+        self._silent: dict[int, tuple[int, Observed]] = {}
 
     @property
     def known(self) -> list[Observed]:
         """All that tells something, what is oldest first."""
-        # As `is_informative`, which takes three times as long where there are thousands.
-        return [one for one in (*self.earlier, *self.trials.values(), *self.refused) if one.bad or one.scores]
+        return [*self.earlier, *map(itemgetter(1), self._telling), *self.refused]
 
     @property
     def shown(self) -> int:
         """How many trials have shown something, earlier studies' included: what was refused tells of no loss."""
-        return len(self.known) - len(self.refused)
+        return len(self.earlier) + len(self._telling)
 
     @property
     def pending(self) -> list[Observed]:
         """Trials that run and have not reported yet."""
-        return [trial for trial in self.trials.values() if trial.running and not trial.is_informative]
+        return [trial for _, trial in self._silent.values() if trial.running]
 
     def begin(self, number: int, assignment: Assignment) -> None:
         """A trial begins."""
         self.trials[number] = Observed(assignment)
+        self._silent[number] = len(self.trials), self.trials[number]
 
     def report(self, number: int, spent: float, score: float) -> None:
         """A trial has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
         self.trials[number].report(spent, score)
+        self._listen(number)
 
     def end(self, number: int, diverged: bool = False) -> None:
         """A trial has ended, in whatever way."""
         trial = self.trials[number]
         trial.running = False
         trial.bad = trial.bad or diverged
+        self._listen(number)
+
+    def _listen(self, number: int) -> None:
+        if number in self._silent and self.trials[number].is_informative:
+            insort(self._telling, self._silent.pop(number))
 
     def refuse(self, assignment: Assignment) -> None:
         """An assignment was refused before it was trained."""

@@ -5,15 +5,15 @@ is told an order instead, made anew for each proposal: first the trials that hav
 expected of them; then the diverged ones; and last those that have not reported yet, so that proposals do not pile up
 where trials have just begun (a constant liar, Ginsbourger et al. 2010).
 
-Its densities are HyperOpt's own, with its defaults, but they are called without its `suggest`: that builds a graph of
-them anew for each proposal, and walks through a document of each trial, which takes several times as long.
+Its densities are HyperOpt's, with its defaults (`tune_rnn.search.parzen`), without its `suggest`: that builds a graph
+of them anew for each proposal, and walks through a document of each trial, which takes ten times as long.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.random import Generator
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from tune_rnn.search.comparison import Array
 from tune_rnn.search.coordinates import Axes, Point
 from tune_rnn.search.learning import Learner, Told
+from tune_rnn.search.parzen import Choices, Numbers
 from tune_rnn.space import Space
 
 GAMMA = 0.35
 """The good trials are the best GAMMA √n of n, at most GOOD. HyperOpt's default is 0.25, the best 2 of 60."""
 
-GOOD, CANDIDATES, PRIOR_WEIGHT, REMEMBERED = 25, 24, 1.0, 25
-"""HyperOpt's defaults: draws among which the best is proposed, the prior's weight in trials, and how many of the latest
-trials count in full (the ones before count the less, the older they are)."""
+GOOD, CANDIDATES, REMEMBERED = 25, 24, 25
+"""HyperOpt's defaults: draws among which the best is proposed, and how many of the latest trials count in full (the
+ones before count the less, the older they are)."""
 
 
 class HyperOpt(Learner):
@@ -39,7 +40,7 @@ class HyperOpt(Learner):
         from hyperopt import tpe  # 1.7 s, and only this searcher needs it
 
         super().__init__(space, seed)
-        self._tpe = tpe
+        self._forgetting = tpe.linear_forgetting_weights
 
     def ask(self, told: Told, seed: int) -> Point:
         points = [*told.points, *told.pending]
@@ -55,45 +56,27 @@ class HyperOpt(Learner):
         self, axes: Axes, points: Sequence[Point], good: NDArray[np.bool_], generator: Generator
     ) -> Point:
         """For each axis, by itself, the draw from the good trials' density that is likeliest to be a good one."""
-        best = {}
-        for label, categories in axes.items():
-            there = np.array([label in point for point in points])  # those of other branches are not
-            values = np.array([point[label] for point in points if label in point])
-            of_good, of_others = (self._density(values[which[there]], categories) for which in (good, ~good))
-            drawn = of_good.draw(generator)
-            best[label] = float(drawn[np.argmax(of_good.log(drawn) - of_others.log(drawn))])
+        first, best = next(iter(axes), ""), Point()
+        there = [first in point for point in points]  # those of other branches are not
+        within, good = list(compress(points, there)), good[there]
+        for labels in _numbers_and_choices(axes):
+            values_AN = np.array([[point[label] for point in within] for label in labels])
+            categories = [axes[label] for label in labels]
+            of_good, of_others = (self._densities(values_AN[:, which], categories) for which in (good, ~good))
+            drawn_AC = of_good.draw(CANDIDATES, generator)
+            # Logarithms, as HyperOpt compares them: what is equal but for rounding is rounded alike.
+            best_A = (np.log(of_good.density(drawn_AC)) - np.log(of_others.density(drawn_AC))).argmax(axis=1)
+            best |= zip(labels, drawn_AC[np.arange(len(labels)), best_A].tolist(), strict=True)
         return best
 
-    def _density(self, values: Array, categories: int | None) -> _Numbers | _Choices:
-        return _Numbers(self._tpe, values) if categories is None else _Choices(self._tpe, values, categories)
+    def _densities(self, values_AN: Array, categories: list[int | None]) -> Numbers | Choices:
+        weights_N = self._forgetting(values_AN.shape[1], REMEMBERED)
+        counts = [count for count in categories if count is not None]
+        return Choices(values_AN, weights_N, counts) if counts else Numbers(values_AN, weights_N)
 
 
-class _Numbers:
-    """A truncated Gaussian for each value and for the prior, as wide as it is far to the neighbours."""
-
-    def __init__(self, tpe: Any, values: Array) -> None:
-        self.tpe, self.mixture = tpe, tpe.adaptive_parzen_normal(values, PRIOR_WEIGHT, 0.5, 1.0, REMEMBERED)
-
-    def draw(self, generator: Generator) -> Array:
-        drawn: Array = self.tpe.GMM1(*self.mixture, low=0, high=1, rng=generator, size=(CANDIDATES,))
-        return drawn
-
-    def log(self, drawn: Array) -> Array:
-        densities: Array = self.tpe.GMM1_lpdf(drawn, *self.mixture, low=0, high=1)
-        return densities
-
-
-class _Choices:
-    """How often each category was chosen, and the prior once for each."""
-
-    def __init__(self, tpe: Any, values: Array, categories: int) -> None:
-        weights = tpe.linear_forgetting_weights(len(values), REMEMBERED)
-        counts = np.bincount(values.astype(int), weights, categories) + PRIOR_WEIGHT
-        self.shares = counts / counts.sum()
-
-    def draw(self, generator: Generator) -> Array:
-        return generator.choice(np.arange(len(self.shares), dtype=float), CANDIDATES, p=self.shares)
-
-    def log(self, drawn: Array) -> Array:
-        logs: Array = np.log(self.shares[drawn.astype(int)])
-        return logs
+def _numbers_and_choices(axes: Axes) -> Iterator[list[str]]:
+    """Labels of axes that are worked out together, as far as there are such."""
+    for kind in (True, False):
+        if labels := [label for label, categories in axes.items() if (categories is None) is kind]:
+            yield labels
