@@ -28,8 +28,8 @@ from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
 __all__ = ["Plan", "Recorder"]
 
-MANY, TICK_SHARE = 100, 0.02
-"""What part of the time may be taken by looking at all trials where there are many: it is done at every step, else."""
+TICK_SHARE = 0.02
+"""What part of the time may be taken by looking at all trials."""
 
 STAGE = "stage"
 """Column of the HParams tab that tells trials of the final stage from those of the search."""
@@ -147,7 +147,7 @@ class Recorder:
     def tick(self) -> None:
         """Called often: the terminal, and the best model every now and then."""
         began = time.monotonic()
-        if len(self.journal.trials) > MANY and began < self._next_tick:
+        if began < self._next_tick:
             return
         best = self.journal.best_trial
         if sample := self.best.collect():

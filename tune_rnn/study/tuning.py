@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tune_rnn.study.cluster import Slots
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
+from tune_rnn.study.trials import TrialMaker
 from tune_rnn.training import TrainingData
 
 
@@ -58,7 +59,7 @@ def tune_trials(
     tuner = tune.Tuner(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(proposer, slots.count, final, session, population),
+            search_alg=TrialMaker(StudySearcher(proposer, slots.count, final, session, population)),
             scheduler=StudyScheduler(scheduler, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
@@ -100,4 +101,10 @@ def _resources(slots: Slots, config: dict[str, Any]) -> tune.PlacementGroupFacto
     Else a trial that waits for its slot's process to start would take another slot's as soon as that is free, and Ray
     would end the one that starts, over and over where trials are shorter than a start.
     """
-    return tune.PlacementGroupFactory([{"CPU": slots.cpu, "GPU": slots.gpu, "memory": config["slot"] + 1.0}])
+    return _resources_of_slot(slots, config["slot"])
+
+
+@cache
+def _resources_of_slot(slots: Slots, slot: int) -> tune.PlacementGroupFactory:
+    """One object for each slot: Ray compares them often, and goes through all there is in two that are not the same."""
+    return tune.PlacementGroupFactory([{"CPU": slots.cpu, "GPU": slots.gpu, "memory": slot + 1.0}])
