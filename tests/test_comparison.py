@@ -141,3 +141,5 @@ def test_evidence_keeps_the_order_of_beginning_whoever_reports_first() -> None:
     evidence.report(7, 1.0, 2.0)
     assert [one.assignment["x"] for one in evidence.known] == [7, 3, 5], "it had failed, and was resumed"
     assert evidence.pending == []
+    evidence.begin(7, {"x": 8})
+    assert [one.assignment["x"] for one in (*evidence.known, *evidence.pending)] == [3, 5, 8]

@@ -64,8 +64,8 @@ class TrialBoard:
         columns = {
             key: _column(key, domains.get(key), hyperparameters.get(key, 0.0), searched=key in domains) for key in keys
         }
-        self._attempt(lambda: self._open(directory))
-        self._write(_experiment(list(columns.values()), metrics), _session_start(hyperparameters, columns), step=0)
+        row = _experiment(list(columns.values()), metrics), _session_start(hyperparameters, columns)
+        self._attempt(lambda: self._open(directory, [{"summary": summary, "step": 0} for summary in row]))
 
     def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Add one point to each curve at `step` (training tokens processed).
@@ -73,13 +73,8 @@ class TrialBoard:
         Values that are not finite are left out: no number stands for them, and they would break the sorting
         of the HParams tab. What became of the trial is said by `close`.
         """
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [
-            Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items() if math.isfinite(value)
-        ]
         self._last_step = step
-        self._write(Summary(value=points), step=step)
+        self._write(_scalar_summary(values), step=step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Show a text as it is, line by line."""
@@ -89,7 +84,7 @@ class TrialBoard:
     def append_text(directory: Path, tag: str, text: str, step: int) -> str | None:
         """Add a text to a trial whose board is closed; returns why that failed, None if it did not."""
         try:
-            _append(_new_file(directory), [{"summary": _text_summary(tag, text), "step": step}])
+            _new_file(directory, [{"summary": _text_summary(tag, text), "step": step}])
         except OSError as error:
             return f"no {tag} in TensorBoard: {error}"
         return None
@@ -103,16 +98,16 @@ class TrialBoard:
         """
         if self._file is None:
             return
-        self.text("status", outcome, self._last_step)
-        kind = outcome.partition(":")[0]
+        kind, summaries = outcome.partition(":")[0], [_text_summary("status", outcome)]
         if kind == "diverged":
-            self.scalars(self._last_step, {DIVERGED: 1.0})
+            summaries.append(_scalar_summary({DIVERGED: 1.0}))
         if kind != "interrupted":
-            self._write(_session_end(succeeded=kind in ("completed", "stopped early")), step=self._last_step)
+            summaries.append(_session_end(succeeded=kind in ("completed", "stopped early")))
+        self._write(*summaries, step=self._last_step)
         self._file = None
 
-    def _open(self, directory: Path) -> None:
-        self._file = _new_file(directory)
+    def _open(self, directory: Path, events: Iterable[dict[str, Any]]) -> None:
+        self._file = _new_file(directory, events)
 
     def _write(self, *summaries: Any, step: int) -> None:
         file, events = self._file, [{"summary": summary, "step": step} for summary in summaries if summary.value]
@@ -128,15 +123,15 @@ class TrialBoard:
             self._file = None
 
 
-def _new_file(directory: Path) -> Path:
-    """An event file that TensorBoard reads after those that are there.
+def _new_file(directory: Path, events: Iterable[dict[str, Any]]) -> Path:
+    """An event file with its first events, which TensorBoard reads after those that are there.
 
     It goes by their names, so the time comes first in them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     host, process, number = socket.gethostname(), os.getpid(), next(_file_numbers)
     file = directory / f"events.out.tfevents.{time.time():017.6f}.{host}.{process}.{number}"
-    _append(file, [{"file_version": "brain.Event:2"}])
+    _append(file, [{"file_version": "brain.Event:2"}, *events])
     return file
 
 
@@ -148,6 +143,13 @@ def _append(file: Path, events: Iterable[dict[str, Any]]) -> None:
         writer = RecordWriter(stream)
         for fields in events:
             writer.write(Event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _scalar_summary(values: Mapping[str, SupportsFloat]) -> Any:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    finite = {tag: float(value) for tag, value in values.items() if math.isfinite(value)}
+    return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in finite.items()])
 
 
 def _text_summary(tag: str, text: str) -> Any:

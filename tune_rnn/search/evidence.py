@@ -7,6 +7,7 @@ a budget. Scores at different budgets cannot be compared as they are: see `tune_
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,9 +33,7 @@ class Observed:
     running: bool = True
     bad: bool = False
     group: str = OWN
-    _scores_at: tuple[tuple[float, ...], int, tuple[float, ...]] = field(
-        default=((), 0, ()), init=False, repr=False, compare=False
-    )
+    _row: tuple[tuple[float, ...], bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
     def report(self, spent: float, score: float) -> None:
         """It has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
@@ -43,17 +42,16 @@ class Observed:
         elif not self.spent or spent > self.spent[-1]:  # a resumed trial makes its last report again
             self.spent.append(spent)
             self.scores.append(min(score, self.scores[-1]) if self.scores else score)
+            self._row = None
 
-    def scores_at(self, budgets: tuple[float, ...]) -> tuple[float, ...]:
-        """Its score at each of the budgets, NaN where it has not come that far.
+    def scores_at(self, budgets: tuple[float, ...]) -> bytes:
+        """Its score at each of the budgets, NaN where it has not come that far, as a row of NumPy's.
 
         Asked of all trials for each proposal, so the answer is kept until there is a new report.
         """
-        known_budgets, reports, scores = self._scores_at
-        if reports != len(self.spent) or known_budgets != budgets:
-            scores = tuple(self._score_at(budget) for budget in budgets)
-            self._scores_at = budgets, len(self.spent), scores
-        return scores
+        if self._row is None or self._row[0] != budgets:
+            self._row = budgets, array("d", map(self._score_at, budgets)).tobytes()
+        return self._row[1]
 
     def _score_at(self, budget: float) -> float:
         place = bisect_right(self.spent, budget) - 1
@@ -77,6 +75,7 @@ class Evidence:
         self.refused: list[Observed] = []
         # So that not all trials are looked through for each proposal: those that tell something, each with its place in
         # the order, and by number those that do not, with theirs.
+        self._begun = 0
         self._telling: list[tuple[int, Observed]] = []
         self._silent: dict[int, tuple[int, Observed]] = {}
 
@@ -96,9 +95,12 @@ class Evidence:
         return [trial for _, trial in self._silent.values() if trial.running]
 
     def begin(self, number: int, assignment: Assignment) -> None:
-        """A trial begins."""
+        """A trial begins; one that had begun before begins anew."""
+        if before := self.trials.pop(number, None):
+            self._telling = [pair for pair in self._telling if pair[1] is not before]
         self.trials[number] = Observed(assignment)
-        self._silent[number] = len(self.trials), self.trials[number]
+        self._begun += 1
+        self._silent[number] = self._begun, self.trials[number]
 
     def report(self, number: int, spent: float, score: float) -> None:
         """A trial has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
