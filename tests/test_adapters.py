@@ -74,12 +74,14 @@ def test_a_resumed_study_knows_what_the_uninterrupted_one_does(tmp_path: Path) -
 
 
 def test_a_diverged_trial_is_stopped_and_asks_nobody() -> None:
-    rules = Asha([1.0], 3.0)
-    scheduler = StudyScheduler(rules)
+    rules, (searcher, _) = Asha([1.0], 3.0), a_study()
+    searcher.began(0, {"x": 0.5})
+    scheduler = StudyScheduler(rules, searcher)
     trial = SimpleNamespace(config={"number": 0})
     assert scheduler.on_trial_result(None, trial, {"spent": 1.0, SCORE: math.inf}) == "STOP"
     assert scheduler.on_trial_result(None, trial, {"spent": 1.0, SCORE: 2.0}) == "CONTINUE"
     assert rules.rungs[0][1].scores == [2.0]
+    assert searcher.evidence.trials[0].scores == [2.0], "the searcher hears of it first"
 
 
 class Recorded:
@@ -195,7 +197,7 @@ def test_a_search_whose_time_is_up_is_set_aside_for_the_final_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, recorded, final = a_final_study(tmp_path)
-    scheduler = StudyScheduler(RunAll(), final)
+    scheduler = StudyScheduler(RunAll(), asked.ours, final)
     asked.suggest("a")
     recorded.end(0, 1.0)
     asked.on_trial_complete("a", {"spent": 1.0, SCORE: 1.0})
@@ -217,10 +219,13 @@ def test_a_search_whose_time_is_up_is_set_aside_for_the_final_stage(
 
 
 def test_the_scheduler_is_not_asked_about_trials_of_the_final_stage() -> None:
-    rules = Asha([1.0], 3.0)
+    rules, (searcher, _) = Asha([1.0], 3.0), a_study()
     for number in range(4):
         trial = SimpleNamespace(config={"number": number, "stage": "final"})
-        assert StudyScheduler(rules).on_trial_result(None, trial, {"spent": 1.0, SCORE: float(number)}) == "CONTINUE"
+        assert (
+            StudyScheduler(rules, searcher).on_trial_result(None, trial, {"spent": 1.0, SCORE: float(number)})
+            == "CONTINUE"
+        )
     assert rules.rungs[0][1].scores == []
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tune_rnn.search.comparison import expected_scores
-from tune_rnn.search.evidence import Evidence, Observed
+from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.observed import Observed
 
 
 def trial(*scores: float, spent: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)) -> Observed:
@@ -46,10 +47,10 @@ def test_a_huge_loss_tilts_no_line() -> None:
 
 
 def test_budgets_that_lie_close_are_taken_for_one() -> None:
-    """Of 1, 2, … 7 those at 1, 2, 3 and 5 are looked at."""
+    """Of 1, 2, … 7 those at 7, 4, 2 and 1 are looked at."""
     budgets = tuple(float(spent) for spent in range(1, 8))
     curves = [trial(*np.linspace(2 + 0.1 * n, 1 + 0.1 * n, 7), spent=budgets) for n in range(4)]
-    assert expected_scores(curves) == pytest.approx([curve.scores[4] for curve in curves])
+    assert expected_scores(curves) == pytest.approx([curve.scores[6] for curve in curves])
 
 
 def of_group(group: str, *scores: float) -> list[Observed]:

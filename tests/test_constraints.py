@@ -63,7 +63,7 @@ def proposer_of(experiment: Experiment, journal: Path, display: Display | None =
     plan = Plan(1, 1, "cpu", planned_trials(experiment), 2.0, grid_points(experiment))
     recorder = Recorder(run, opened, experiment, data, plan, display or Display(io.StringIO()))
     searcher = build_searcher(experiment.search, experiment.space)
-    replay(searcher, build_scheduler(experiment.scheduler, 2.0), opened)
+    replay(searcher, build_scheduler(experiment.scheduler, 2.0, searcher.evidence), opened)
     return Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, data))
 
 

@@ -13,15 +13,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 
-from tune_rnn.schedulers import Asha, Hyperband, Median, RunAll, Scheduler, Yardstick, build_scheduler, rungs, rungs_of
+from tune_rnn.schedulers import (
+    Asha,
+    ExpectantAsha,
+    Hyperband,
+    Median,
+    RunAll,
+    Scheduler,
+    Yardstick,
+    build_scheduler,
+    rungs,
+    rungs_of,
+)
 from tune_rnn.schema import Scheduler as Settings
+from tune_rnn.search import Evidence
 
 NAMES = ["asha", "hyperband", "median", "none"]
 
 
 def scheduler_of(algorithm: str, first: float = 1.0, factor: float = 3.0, amount: float = 9.0) -> Scheduler:
     settings = Settings(algorithm=algorithm, first_rung=first, reduction_factor=factor)  # type: ignore[arg-type]
-    return build_scheduler(settings, amount)
+    evidence = Evidence()
+    return Informed(build_scheduler(settings, amount, evidence), evidence)
+
+
+class Informed:
+    """A scheduler whose evidence is told each report before it is asked, as a study does."""
+
+    def __init__(self, scheduler: Scheduler, evidence: Evidence) -> None:
+        self.scheduler, self.evidence = scheduler, evidence
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        if number not in self.evidence.trials:
+            self.evidence.begin(number, {})
+        self.evidence.report(number, spent, score)
+        return self.scheduler.goes_on(number, spent, score)
 
 
 def play(scheduler: Scheduler, curves: np.ndarray[Any, Any], order: list[int]) -> list[tuple[int, int]]:
@@ -79,7 +105,7 @@ def test_a_populations_legs_end_at_every_interval_but_the_last() -> None:
     settings = Settings(algorithm="pbt", first_rung=0.1)
     budgets = rungs_of(settings, 0.3)
     assert budgets == pytest.approx([0.1, 0.2])
-    legs = build_scheduler(settings, 0.3)
+    legs = build_scheduler(settings, 0.3, Evidence())
     assert [legs.goes_on(0, spent, 1.0) for spent in (0.05, *budgets, 0.3)] == [True, False, False, True]
 
 
@@ -116,6 +142,23 @@ def test_asha_has_the_best_curve_as_its_yardstick() -> None:
     better = [score - 1 for score in whole[:4]]
     assert all(scheduler.goes_on(1, spent, score) for spent, score in enumerate(better, start=1))
     assert not scheduler.goes_on(1, 5.0, 5.1)
+
+
+def test_asha_lets_go_on_what_begins_slowly_where_such_trials_end_well() -> None:
+    """A high x begins low and ends high; after enough of both, a trial of low x passes the first rung nevertheless."""
+    evidence = Evidence(features=lambda assignment: (assignment["x"] - 0.5,))
+    scheduler = ExpectantAsha([1.0], 3.0, evidence)
+    for number in range(40):
+        x = number / 39
+        evidence.begin(number, {"x": x})
+        for spent in (1.0, 9.0):
+            evidence.report(number, spent, 5 - 2 * x if spent == 1 else 3 * x)
+    for number, x in ((50, 0.05), (51, 0.95)):
+        evidence.begin(number, {"x": x})
+        evidence.report(number, 1.0, 5 - 2 * x)
+    assert scheduler.goes_on(50, 1.0, 4.9)
+    assert not scheduler.goes_on(51, 1.0, 3.1)
+    assert scheduler.goes_on(51, 1.0, 3.1), "nobody enters a rung twice"
 
 
 def test_hyperband_gives_every_bracket_its_share_and_the_last_one_no_rung() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tune_rnn.schema import Scheduler as Settings
+from tune_rnn.search import Evidence
+from tune_rnn.search.observed import OWN
 
 
 class Scheduler(Protocol):
@@ -30,13 +32,16 @@ class RunAll:
         return True
 
 
-def build_scheduler(settings: Settings, amount: float) -> Scheduler:
-    """The scheduler that the section `scheduler` of an experiment names, for trials with a budget of `amount`."""
+def build_scheduler(settings: Settings, amount: float, evidence: Evidence) -> Scheduler:
+    """The scheduler that the section `scheduler` of an experiment names, for trials with a budget of `amount`.
+
+    `evidence`: what the searcher has been told, each report before the scheduler is asked about it.
+    """
     first = settings.first_rung or 1.0
     budgets = rungs_of(settings, amount)
     match settings.algorithm:
         case "asha":
-            halving = Asha(budgets, settings.reduction_factor)
+            halving = ExpectantAsha(budgets, settings.reduction_factor, evidence)
             return Yardstick(halving, max(first, amount / settings.reduction_factor**2), amount)
         case "hyperband":
             return Hyperband(budgets, settings.reduction_factor)
@@ -106,6 +111,32 @@ class Asha:
             if spent >= budget and number not in rung.seen:
                 return rung.passes(number, score, self.factor)
         return True
+
+
+class ExpectantAsha:
+    """Asynchronous successive halving by what trials are expected to reach, not by what they have reached.
+
+    At each rung a trial goes on if the score expected of it at the deepest budget there is (`Evidence.expected`) is
+    among the best 1/factor of those expected of all that have come to the rung. So a trial that begins slowly goes on
+    where trials like it have ended well.
+    """
+
+    def __init__(self, budgets: Sequence[float], factor: float, evidence: Evidence) -> None:
+        self.budgets, self.factor, self.evidence = list(budgets), factor, evidence
+        self.entered: dict[int, float] = {}  # the last rung of each trial
+
+    def goes_on(self, number: int, spent: float, score: float) -> bool:
+        rung = max((budget for budget in self.budgets if budget <= spent), default=0.0)
+        if rung <= self.entered.get(number, 0.0):
+            return True
+        self.entered[number] = rung
+        trial, own, others = self.evidence.trials[number], math.inf, []
+        for one, expected in zip(self.evidence.known, self.evidence.expected.tolist(), strict=True):
+            if one is trial:
+                own = expected
+            elif one.spent and one.spent[-1] >= rung and one.group == OWN and not one.bad:
+                others.append(expected)
+        return not others or own <= _quantile(sorted(others), 1 / self.factor)
 
 
 class Yardstick:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from tune_rnn.config.resolution import check_branches
 from tune_rnn.schema import Search
 from tune_rnn.search.designs import Grid, Random, Sobol
-from tune_rnn.search.evidence import Evidence, Observed
+from tune_rnn.search.evidence import Evidence
 from tune_rnn.search.forest import Forest
+from tune_rnn.search.observed import Observed
 from tune_rnn.search.packages import check_packages
 from tune_rnn.search.proposals import Proposal, grid_points, planned_trials, trial_seed
 from tune_rnn.search.searcher import Algorithm, Searcher

@@ -1,9 +1,10 @@
 """Comparing trials that had different budgets: what each one's score would be at the deepest budget any had.
 
 A trial stopped after one epoch and one trained to the end cannot be compared by their last scores. But between any
-two budgets there are trials that had both. From these the score at the next budget is predicted by a straight line,
-pulled towards "all improve alike" where few trials tell (ridge regression of slope 1), and so from budget to budget
-up to the deepest one. The order of trials at a budget is kept unless the line falls, which it is not allowed to.
+two budgets there are trials that had both. From these the score at the next budget is predicted, and so from budget to
+budget up to the deepest one, by a ridge regression: on the score so far, on how much it has improved since the budget
+before, and on the trial's hyperparameters, for what learns slowly may end best. Where few trials tell, all improve
+alike: that is what the regression is pulled towards.
 
 Trials of earlier studies on other data are compared among themselves. What is best there shall be good here, and what
 is worst there bad: a group's scores, standardised by their median and spread, are put on the scale of this study's own
@@ -15,15 +16,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_rnn.search.evidence import OWN, Observed
+from tune_rnn.search.observed import OWN, Observed
 
 Array = NDArray[np.float64]
 
 SPACING = 1.5
 """Ratio between neighbouring budgets that are looked at: more would predict noise from noise."""
 
-PRIOR = 2.0
-"""Weight of "all improve alike", in trials."""
+PRIOR, PLACE_PRIOR = 2.0, 20.0
+"""In trials, the weight of "all improve alike", and that of "whatever the hyperparameters are"."""
+
+LATEST = 500
+"""A prediction is learnt from so many trials at most, the latest ones."""
 
 CAP = 2.0
 """Scores further above the median than so many times the best one's distance below it are taken to be there."""
@@ -71,22 +75,26 @@ def _comparable(trials: list[Observed]) -> Array:
     levels = _levels(trials)
     bad = np.array([trial.bad for trial in trials], dtype=bool)
     rows = b"".join([trial.scores_at(levels) for trial in trials])
-    scores = np.frombuffer(rows).reshape(len(trials), len(levels)).T.copy()
-    scores[:, bad] = np.nan
-    expected = _capped(scores[0]) if len(levels) else np.full(len(trials), np.nan)
-    for at_level in scores[1:]:
-        expected = _one_level_on(expected, _capped(at_level))
+    scores_LN = np.frombuffer(rows).reshape(len(trials), len(levels)).T.copy()
+    scores_LN[:, bad] = np.nan
+    if not len(levels):
+        return np.where(bad, np.inf, np.nan)
+    features_NF = np.array([trial.features for trial in trials]).reshape(len(trials), -1)
+    expected, improved = _capped(scores_LN[0]), None
+    for at_level in scores_LN[1:]:
+        there = _next_level(expected, improved, features_NF, _capped(at_level))
+        expected, improved = there, there - expected
     return np.where(bad, np.inf, expected)
 
 
 def _levels(trials: list[Observed]) -> tuple[float, ...]:
-    """The budgets that are looked at: the lowest of all, and each next one at a ratio of at least `SPACING`."""
-    seen = sorted(set[float]().union(*[trial.spent for trial in trials if not trial.bad]))
+    """The budgets that are looked at: the deepest of all, and from there each next one at a ratio of `SPACING`."""
+    seen = sorted(set[float]().union(*[trial.spent for trial in trials if not trial.bad]), reverse=True)
     chosen: list[float] = []
     for spent in seen:
-        if not chosen or spent >= SPACING * chosen[-1]:
+        if not chosen or spent * SPACING <= chosen[-1]:
             chosen.append(spent)
-    return tuple(chosen)
+    return tuple(reversed(chosen))
 
 
 def _capped(scores: Array) -> Array:
@@ -99,14 +107,31 @@ def _capped(scores: Array) -> Array:
     return capped
 
 
-def _one_level_on(before: Array, there: Array) -> Array:
-    """Scores at the next budget: those that are known, and for the others what the line through them says."""
-    both = np.isfinite(before) & np.isfinite(there)
-    if not both.any():
-        return before
-    x, y = before[both], there[both]
-    x_mean, y_mean = x.mean(), y.mean()
-    spread = ((x - x_mean) ** 2).sum()
-    prior = PRIOR * max(float(x.var()), 1e-12)
-    slope = max((((x - x_mean) * (y - y_mean)).sum() + prior) / (spread + prior), 0.0)
-    return np.where(np.isfinite(there), there, y_mean + slope * (before - x_mean))
+def _next_level(scores_N: Array, improved_N: Array | None, features_NF: Array, there_N: Array) -> Array:
+    """Scores at the next budget: those that are known, and for the others what the regression on the known ones says.
+
+    The lowest loss so far never rises, so that nobody is expected above the score that it has.
+    """
+    (known,) = np.nonzero(np.isfinite(scores_N) & np.isfinite(there_N))
+    if not len(known):
+        return scores_N
+    known = known[-LATEST:]
+    curve = [scores_N] if improved_N is None else [scores_N, improved_N]
+    inputs_ND = np.column_stack([*curve, features_NF])
+    there_mean = there_N[known].mean()
+    inputs_ND -= inputs_ND[known].mean(axis=0)
+    told_KD = inputs_ND[known]
+    of_curve = [PRIOR * max(float(column_K.var()), 1e-12) for column_K in told_KD.T[: len(curve)]]
+    prior_D = np.array(of_curve + [PLACE_PRIOR / 12] * features_NF.shape[1])  # 1/12: variance of a place
+    weights_D = _ridge(told_KD, there_N[known] - there_mean - told_KD[:, 0], prior_D)
+    weights_D[0] += 1  # all improve alike
+    if weights_D[0] < 0:  # what was better would be worse: it tells nothing
+        weights_D[0], weights_D[1:] = 0.0, _ridge(told_KD[:, 1:], there_N[known] - there_mean, prior_D[1:])
+    predicted_N = there_mean + inputs_ND @ weights_D
+    return np.where(np.isfinite(there_N), there_N, np.minimum(predicted_N, scores_N))
+
+
+def _ridge(inputs_KD: Array, targets_K: Array, prior_D: Array) -> Array:
+    """Weights (D,) of the regression; the prior is how much the inputs vary in as many trials as it is worth."""
+    weights_D: Array = np.linalg.solve(inputs_KD.T @ inputs_KD + np.diag(prior_D), inputs_KD.T @ targets_K)
+    return weights_D

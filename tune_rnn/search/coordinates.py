@@ -7,6 +7,7 @@ business, never a model's), choices and branches as the numbers 0, 1, 2 … of t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from tune_rnn.search.designs import BRANCH
@@ -34,6 +35,9 @@ class Cube:
             for name, keys in space.branches.items()
         }
 
+        own = chain.from_iterable(axes.items() for axes in self.own.values())
+        self._all_axes = [*self.shared.items(), *own]
+
     @property
     def dimensions(self) -> int:
         """How many numbers and choices a trial has at most."""
@@ -52,6 +56,21 @@ class Cube:
             for key, distribution in self.space.branches[branch].items():
                 point[_label(branch, key)] = _coordinate(distribution, assignment[key])
         return point
+
+    def features(self, assignment: Assignment) -> tuple[float, ...]:
+        """An assignment as numbers of mean 0: a number's place, and for each category whether it is that one.
+
+        What a branch has of its own is 0 in the other branches.
+        """
+        point = self.point(assignment)
+        features: list[float] = []
+        for label, categories in self._all_axes:
+            if categories is None:
+                features.append(point.get(label, 0.5) - 0.5)
+            else:
+                taken = point.get(label)
+                features += [0.0 if taken is None else (taken == one) - 1 / categories for one in range(categories)]
+        return tuple(features)
 
     def assignment(self, point: Mapping[str, float]) -> Assignment:
         """Values of a point: the shared parameters' and those of the branch it takes."""

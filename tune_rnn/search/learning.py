@@ -2,7 +2,7 @@
 
 Until `startup` trials have shown something, points come from a Sobol sequence. From then on a model is made anew for
 each proposal, of what trials at any budget have shown: every trial that has reported, running or not, by the score
-it is expected to reach at the deepest budget (`expected_scores`). As nothing is kept from one proposal to the next,
+it is expected to reach at the deepest budget (`Evidence.expected`). As nothing is kept from one proposal to the next,
 the same seed and the same evidence give the same proposal, in a resumed study too.
 """
 
@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tune_rnn.search.comparison import Array, expected_scores
+from tune_rnn.search.comparison import Array
 from tune_rnn.search.coordinates import Cube, Point
 from tune_rnn.search.designs import Sobol
-from tune_rnn.search.evidence import Evidence, Observed
+from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.observed import Observed
 from tune_rnn.search.proposals import Proposal, trial_seed
 from tune_rnn.space import Space
 
@@ -84,8 +85,7 @@ class Learner(ABC):
 
     def told(self, evidence: Evidence) -> Told:
         """The best trials and the latest ones, and those that have only begun."""
-        known = evidence.known
-        scores = expected_scores(known)
+        known, scores = evidence.known, evidence.expected
         best = np.argsort(scores, kind="stable")[: self.best]
         kept = sorted({*best.tolist(), *range(max(0, len(known) - self.recent), len(known))})
         points = [self._place(known[index]) for index in kept]

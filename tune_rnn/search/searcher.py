@@ -11,7 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from tune_rnn.search.evidence import Evidence, Observed
+from tune_rnn.search.coordinates import Cube
+from tune_rnn.search.evidence import Evidence
+from tune_rnn.search.observed import Observed
 from tune_rnn.search.proposals import Proposal
 from tune_rnn.space import Assignment, Space
 
@@ -45,7 +47,7 @@ class Searcher:
         earlier: Iterable[Observed] = (),
     ) -> None:
         self.space, self.algorithm, self.seed, self.start = space, algorithm, seed, start
-        self.evidence = Evidence(earlier)
+        self.evidence = Evidence(earlier, Cube(space).features)
 
     def propose(self, number: int) -> Proposal | None:
         """What trial `number` should try; None when there is nothing left. Asking again changes nothing.

@@ -18,7 +18,8 @@ from tune_rnn.config.validation import validate
 from tune_rnn.errors import InputError
 from tune_rnn.schedulers import Scheduler, build_scheduler
 from tune_rnn.schema import StudyConfig
-from tune_rnn.search import Assignment, Proposal, Searcher, build_searcher
+from tune_rnn.search import Assignment, Evidence, Proposal, Searcher, build_searcher
+from tune_rnn.search.coordinates import Cube
 from tune_rnn.simulation.blackbox import BlackBox, space_of, whole
 from tune_rnn.simulation.history import Event, History
 from tune_rnn.space import Space
@@ -63,9 +64,11 @@ def simulate(
     if trials is not None:
         trials = whole("trials", trials, "Write trials=100, for example, or leave it out.")
     searcher = _searcher(search, space, seed) if isinstance(search, (str, Mapping)) else search
-    judge = _scheduler(scheduler, blackbox.max_resource) if isinstance(scheduler, (str, Mapping)) else scheduler
+    if isinstance(scheduler, (str, Mapping)):
+        searcher = searcher if isinstance(searcher, Searcher) else _Overheard(searcher, space)
+        scheduler = _scheduler(scheduler, blackbox.max_resource, searcher.evidence)
     end = budget * blackbox.max_resource / workers
-    return _Play(searcher, judge, blackbox, workers, trials).until(end)
+    return _Play(searcher, scheduler, blackbox, workers, trials).until(end)
 
 
 def check_budget(where: str, budget: Any) -> None:
@@ -82,18 +85,38 @@ def _searcher(given: str | Section, space: Space, seed: int) -> Searcher:
     return build_searcher(settings, space)
 
 
-def _scheduler(given: str | Section, amount: float) -> Scheduler:
+def _scheduler(given: str | Section, amount: float, evidence: Evidence) -> Scheduler:
     settings = _study("scheduler", given).scheduler
     if settings.algorithm == "pbt":
         rule = "changes configurations while they train, and a black box has curves of fixed ones"
         raise InputError("scheduler.algorithm", rule, "Write asha, hyperband, median or none.", "pbt")
-    return build_scheduler(settings, amount)
+    return build_scheduler(settings, amount, evidence)
 
 
 def _study(section: str, given: str | Section) -> StudyConfig:
     """A section of an experiment file, or just the name of its algorithm, checked as part of one."""
     values = {"algorithm": given} if isinstance(given, str) else given
     return validate(StudyConfig, {"name": "simulation", "budget": {"epochs": 1}, section: values})
+
+
+class _Overheard:
+    """A searcher of somebody's own, and the evidence that our schedulers decide by."""
+
+    def __init__(self, searcher: Proposes, space: Space) -> None:
+        self.searcher, self.evidence = searcher, Evidence(features=Cube(space).features)
+        self.propose = searcher.propose
+
+    def began(self, number: int, assignment: Assignment) -> None:
+        self.searcher.began(number, assignment)
+        self.evidence.begin(number, assignment)
+
+    def reported(self, number: int, spent: float, score: float) -> None:
+        self.searcher.reported(number, spent, score)
+        self.evidence.report(number, spent, score)
+
+    def ended(self, number: int, diverged: bool = False) -> None:
+        self.searcher.ended(number, diverged)
+        self.evidence.end(number, diverged)
 
 
 @dataclass

@@ -97,10 +97,6 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         self.final.begin()
         return self.final.next(self.running.values())
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if self._is_searched(number := self.running[trial_id]):
-            self.ours.reported(number, result["spent"], result[SCORE])
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del self.running_in[trial_id]
         if not self._is_searched(number := self.running.pop(trial_id)):
@@ -195,24 +191,26 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
     of the final stage are never stopped, and those of the search are set aside when that stage is due.
     """
 
-    def __init__(self, scheduler: Scheduler, final: FinalStage | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, searcher: Searcher, final: FinalStage | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.scheduler, self.final = scheduler, final
+        self.scheduler, self.searcher, self.final = scheduler, searcher, final
         self.keeping: set[Any] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score, number = result[SCORE], trial.config["number"]
         goes_on = math.isfinite(score)
         if goes_on and trial.config.get("stage", SEARCH) == SEARCH:
+            self.searcher.reported(number, result["spent"], score)  # first, as the scheduler decides by what is known
             goes_on = self.scheduler.goes_on(number, result["spent"], score) and not self._set_aside(number, result)
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Ray tells the last report of a trial that has ended by itself here alone."""
         self._keep_process(tune_controller, trial.placement_group_factory)
-        ended = result.get("finished") and math.isfinite(result[SCORE])
-        if ended and trial.config.get("stage", SEARCH) == SEARCH:
-            self.scheduler.goes_on(trial.config["number"], result["spent"], result[SCORE])
+        score, number = result.get(SCORE, math.nan), trial.config["number"]
+        if result.get("finished") and math.isfinite(score) and trial.config.get("stage", SEARCH) == SEARCH:
+            self.searcher.reported(number, result["spent"], score)
+            self.scheduler.goes_on(number, result["spent"], score)
 
     def _keep_process(self, tune_controller: Any, resources: Any) -> None:
         """Have Ray keep the process of a slot for the slot's next trial.

@@ -50,7 +50,7 @@ def tune_trials(
     Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
     """
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
-    scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount)
+    scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount, searcher.evidence)
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
     proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
@@ -61,7 +61,7 @@ def tune_trials(
         _trainable(experiment, data, budget, slots),
         tune_config=tune.TuneConfig(
             search_alg=TrialMaker(StudySearcher(proposer, slots.count, final, session, population)),
-            scheduler=StudyScheduler(scheduler, final),
+            scheduler=StudyScheduler(scheduler, searcher, final),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,
