@@ -79,7 +79,7 @@ class Learner(ABC):
         if evidence.shown < self.startup:
             return self.design.suggest(place, evidence)
         generator = np.random.default_rng((self.seed, place))
-        if self.random and generator.random() < self.random:
+        if generator.random() < self.random:
             return Proposal(self.space.sample(generator))
         return Proposal(self.cube.assignment(self.ask(self.told(evidence), trial_seed(self.seed, place))))
 

@@ -13,6 +13,9 @@ from tune_rnn.search.comparison import Array
 PRIOR_WEIGHT, PRIOR_MEAN, PRIOR_WIDTH = 1.0, 0.5, 1.0
 """HyperOpt's prior: its weight, in trials, and for numbers in [0, 1] its Gaussian."""
 
+LEAST = -600.0
+"""exp of less is no normal number, which takes ten times as long, and nothing beside the prior's density."""
+
 
 class Numbers:
     """On each axis a Gaussian for each value and for the prior, as wide as it is far to the neighbours, within [0, 1].
@@ -54,6 +57,7 @@ class Numbers:
         exponent_ACM /= self.widths_AM[:, None]
         exponent_ACM *= exponent_ACM
         exponent_ACM *= -0.5
+        np.maximum(exponent_ACM, LEAST, out=exponent_ACM)
         density_AC: Array = np.einsum("acm,am->ac", np.exp(exponent_ACM), self.shares_AM / self.widths_AM)
         return density_AC
 

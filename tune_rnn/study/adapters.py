@@ -144,7 +144,6 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         self.recorder.checkpointed(number, Path(result[CHECKPOINT]))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        _forget_metrics(trial)
         number = trial.config["number"]
         if number in self.final.set_aside:
             self.recorder.set_aside(number)
@@ -157,13 +156,6 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", text)  # without Ray's colours
         self.recorder.failed(trial.config["number"], _reason(traceback), traceback)
-        _forget_metrics(trial)
-
-
-def _forget_metrics(trial: Trial) -> None:
-    """Ray keeps each trial for good; most of its memory are averages of its metrics, which nobody reads."""
-    trial.metric_analysis.clear()
-    trial.metric_n_steps.clear()
 
 
 def _reason(traceback: str) -> str:

@@ -6,6 +6,7 @@ command line, and has the process say twice who it is, which nobody asks here.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -27,6 +28,10 @@ class StudyTrial(Trial):
     def set_ray_actor(self, ray_actor: Any) -> None:
         """Without asking the process for what a trial has as its result before its first one."""
         self.temporary_state.ray_actor = ray_actor
+
+    def update_last_result(self, result: dict[str, Any]) -> None:
+        """Without averages of its metrics: Ray keeps each trial for good, and they would be most of its memory."""
+        self.run_metadata.last_result, self.run_metadata.last_result_time = result, time.time()
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
