@@ -199,6 +199,7 @@ def ours(search: str, trials: int, directory: Path) -> None:
         budget={"epochs": REPORTS, "trials": trials},
         search={"algorithm": search},
         scheduler={"algorithm": "none"},
+        final={"top_k": 0},
         resources={"use": {"cpu": SLOTS}, "device": "cpu"},
         storage=directory,
     )

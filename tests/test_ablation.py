@@ -55,6 +55,7 @@ def finished_run(
 
 def test_each_regulariser_is_left_out_once_and_all_of_them(tmp_path: Path, corpus: Path) -> None:
     planned = ablation.plan(finished_run(tmp_path, corpus).path, seeds=3)
+    assert planned.final is None, "each has its seeds already"
     branches = ["all_on", "without_input_dropout", "without_l2", "all_off"]
     assert list(planned.space.branches) == branches, "neither what is off nor hidden dropout in one layer"
     configs = {name: planned.trial_config({"one_of": name}).regularizers for name in branches}

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tune_rnn import space
 from tune_rnn.constraints import REFUSALS, ParameterCap
 from tune_rnn.errors import StudyFailed
 from tune_rnn.experiment import Experiment
@@ -17,9 +16,7 @@ from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
 from tune_rnn.results.journal import Journal
 from tune_rnn.schedulers import Asha, RunAll
-from tune_rnn.schema import Search
-from tune_rnn.search import Searcher, build_searcher
-from tune_rnn.space import Space
+from tune_rnn.search import build_searcher
 from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import SCORE
@@ -40,37 +37,6 @@ def report(spent: float, loss: float | None, finished: str = "") -> Report:
         improved=loss is not None,
         finished=finished,
     )
-
-
-def a_study() -> tuple[Searcher, Asha]:
-    return build_searcher(Search(algorithm="hyperopt"), Space({"x": space.uniform(0, 1)}, {})), Asha([1.0, 3.0], 3.0)
-
-
-def test_a_resumed_study_knows_what_the_uninterrupted_one_does(tmp_path: Path) -> None:
-    searcher, scheduler = a_study()
-    journal = Journal(tmp_path / "trials.jsonl")
-    journal.open_session("sha", 1, 0.0)
-    for number, losses in enumerate([[1.0, 0.9, 0.8], [1.5], [0.7, 0.6]]):
-        journal.propose(number, 0, {"x": 0.1 * number}, {})
-        searcher.began(number, {"x": 0.1 * number})
-        for spent, loss in enumerate(losses, start=1):
-            journal.report(number, report(float(spent), loss))
-            journal.checkpoint(number, "somewhere")
-            searcher.reported(number, float(spent), loss)
-            scheduler.goes_on(number, float(spent), loss)
-    journal.end(1, "stopped_early", "")
-    searcher.ended(1)
-    journal.propose(3, 0, {"x": 0.9}, {})
-    journal.report(3, report(1.0, None, "diverged"))
-    journal.checkpoint(3, "somewhere")
-    journal.end(3, "diverged", "")
-    searcher.began(3, {"x": 0.9})
-    searcher.reported(3, 1.0, math.inf)
-    searcher.ended(3)
-    again, rungs = a_study()
-    replay(again, rungs, Journal(journal.path))
-    assert again.evidence.trials == searcher.evidence.trials
-    assert [vars(rung) for _, rung in rungs.rungs] == [vars(rung) for _, rung in scheduler.rungs]
 
 
 def test_a_diverged_trial_is_stopped_and_asks_nobody() -> None:

@@ -378,6 +378,7 @@ def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: p
     titles = [
         "corpus",
         "trials",
+        "final",
         "search",
         "stopping",
         "searched",
@@ -393,6 +394,7 @@ def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: p
     for part in (
         "text.txt: train ",
         "4 trials of at most 9 epochs, at most 100 hours in all",
+        "the best 3 with 3 new seeds: 9 trainings of 9 epochs; final.top_k=0 leaves it out",
         "asha, comparing trials at 1, 3 epochs",
         "model.layers: int [1, 2]",
         "training.learning_rate: log_uniform [0.001, 0.1]",
@@ -410,19 +412,41 @@ def test_check_counts_the_final_stage(folder: Path, capsys: Capture, monkeypatch
     overrides = [SEARCHED, "budget.epochs=9", "scheduler.reduction_factor=1.5"]
     final = ["final.top_k=2", "final.seeds=3", "final.epochs=18", "final.audit=1"]
     times = []
-    for keys in ([], final, [*final, "final.top_k=0"]):
+    for keys in (["final.top_k=0"], final, [*final, "final.top_k=0"]):
         assert main(["check", "study.yaml", *overrides, *keys]) == 0
         told = capsys.readouterr().out
         (shown,) = re.findall(r"time +about (\d+):(\d+) min", told)
         times.append(60 * int(shown[0]) + int(shown[1]))
         assert ("the best 2 with 3 new seeds: 6 trainings of 18 epochs" in told) is (keys == final)
         assert ("and 1 stopped trial trained to the end (audit)" in told) is (keys == final)
+        assert ("of which the final stage 11:40 min, as measured" in told) is (keys == final)
+        assert ("  final       none, as final.top_k is 0\n" in told) is (keys != final)
     assert times[1] == pytest.approx(times[0] + 3 * 200 + 100, abs=1)
     assert times[2] == times[0]
     assert main(["check", "study.yaml", *overrides, *final, "budget.hours=0.05"]) == 0
     assert "(budget.hours; all 4 trials and the final stage would take about " in capsys.readouterr().out
     assert main(["check", "study.yaml", "final.seeds=5"]) == 0
-    assert "the best with 5 new seeds: 5 trainings of 1 epoch\n" in capsys.readouterr().out
+    assert "the best with 5 new seeds: 5 trainings of 1 epoch; final.top_k=0 leaves it out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ([], "nothing is searched"),
+        ([SEARCHED, "scheduler.algorithm=pbt", "scheduler.first_rung=0.5"], "configurations change while pbt trains"),
+        (
+            ["model.layers={int: [1, 2]}", "search.algorithm=grid", "search.seeds=3"],
+            "each point of the grid has 3 seeds already",
+        ),
+    ],
+)
+def test_check_says_why_there_is_no_final_stage(
+    folder: Path, overrides: list[str], reason: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_rnn.checking._trial_s", lambda *_: 100.0)
+    random = ["search.algorithm=random"] if "scheduler.algorithm=pbt" in overrides else []
+    assert main(["check", "study.yaml", *overrides, *random]) == 0
+    assert f"  final       none, as {reason}" in capsys.readouterr().out
 
 
 def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,10 +144,10 @@ def test_a_resumed_study_proposes_the_same(
 def test_a_grid_is_tried_without_its_larger_models(make: Callable[..., Experiment], tmp_path: Path) -> None:
     experiment = make(regularizers={}, search={"algorithm": "grid", "seeds": 2}, budget={"epochs": 2})
     proposer = proposer_of(experiment, tmp_path / "trials.jsonl")
-    assert proposer.recorder.planned == 8
+    assert proposer.recorder.progress().planned == 8
     taken = play(proposer, 9)
     assert [one["model.hidden_size"] for one in taken] == [8, 16, 8, 16]
-    assert len(proposer.recorder.journal.refused) == proposer.recorder.planned == 4
+    assert len(proposer.recorder.journal.refused) == proposer.recorder.progress().planned == 4
     proposer.check()
 
 

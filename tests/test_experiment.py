@@ -437,21 +437,57 @@ def test_what_was_derived_from_a_budget_is_derived_again_from_another(
 @pytest.mark.parametrize(
     ("written", "final"),
     [
-        ("", None),
-        ("final:\n", None),
-        ("final: null\n", None),
+        ("", Final()),
+        ("final:\n", Final()),
+        ("final: null\n", Final()),
         ("final: {top_k: 0, seeds: 5, audit: 2}\n", None),
         ("final: {seeds: 5}\n", Final(top_k=3, seeds=5)),
         ("final: {top_k: 2, epochs: 12}\n", Final(top_k=2, epochs=12.0)),
     ],
 )
-def test_any_key_switches_the_final_stage_on_and_one_line_off(written: str, final: Final | None) -> None:
+def test_a_search_has_a_final_stage_and_one_line_switches_it_off(written: str, final: Final | None) -> None:
     text = "name: x\nbudget: {epochs: 8, trials: 4}\nmodel: {layers: {int: [1, 2]}}\n" + written
     found = Experiment.from_yaml_text(text)
     assert found.final == final
-    assert Experiment.from_yaml_text(found.to_yaml()).final == final
+    assert Experiment.from_yaml_text(found.to_yaml()) == found, "the run's own file says so"
     assert Experiment.from_yaml_text(text, ["final.top_k=0"]).final is None
-    assert found.without("final").final is None
+    assert found.without_final().final is None
+
+
+LAYERS, GRID = "model: {layers: {int: [1, 2]}}\n", "search: {algorithm: grid, seeds: 2}\n"
+RATE = "training: {learning_rate: {log_uniform: [1e-4, 1e-2]}}\n"
+PBT = "search: {algorithm: random}\nscheduler: {algorithm: pbt}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "top_k"),
+    [
+        ("", 0),
+        ("final: {seeds: 5}\n", 3),
+        (LAYERS + GRID, 0),
+        (LAYERS + GRID.replace("2", "1"), 3),
+        (LAYERS + GRID + "final: {top_k: 1}\n", 1),
+        (RATE + PBT, 0),
+        (RATE + PBT + "final: {seeds: 5}\n", 0),
+        (PBT + "final: {seeds: 5}\n", 3),  # with nothing to search there is no population
+    ],
+)
+def test_without_a_search_of_single_runs_there_is_no_final_stage_by_default(text: str, top_k: int) -> None:
+    found = Experiment.from_yaml_text("name: x\nbudget: {epochs: 8, trials: 4}\n" + text)
+    assert (found.final.top_k if found.final else 0) == top_k
+    assert f"final:\n  top_k: {top_k}\n" in found.to_yaml()
+    assert Experiment.from_yaml_text(found.to_yaml()) == found
+
+
+def test_a_run_from_before_there_was_a_default_has_no_final_stage(tmp_path: Path) -> None:
+    text, file = "name: x\nbudget: {epochs: 8, trials: 4}\n" + LAYERS, tmp_path / "experiment.yaml"
+    file.write_text(text)
+    assert Experiment.of_run(file).final is None
+    assert Experiment.of_run(file).with_overrides(["final.top_k=2"]).final == Final(top_k=2)
+    file.write_text(text + "final: {seeds: 4}\n")
+    assert Experiment.of_run(file).final == Final(seeds=4)
+    file.write_text(Experiment.from_yaml_text(text).to_yaml())
+    assert Experiment.of_run(file).final == Final()
 
 
 def test_a_final_training_is_as_long_as_the_search_s_unless_it_is_longer() -> None:

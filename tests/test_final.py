@@ -31,7 +31,7 @@ from tune_rnn.final.timing import final_seconds, makespan, seconds_left
 from tune_rnn.report import Report, TrialBudget
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord
 from tune_rnn.search import trial_seed
-from tune_rnn.study.study import _check_final
+from tune_rnn.study.study import _check_final, _with_larger_budget
 
 NOW = 1_000_000.0
 
@@ -537,6 +537,14 @@ def test_trials_of_later_stages_are_marked_in_the_journal(journal: Journal) -> N
     proposed = [line for line in lines if line["event"] == "proposed"]
     assert [line.get("stage", SEARCH) for line in proposed] == [SEARCH] * 6 + [FINAL, AUDIT]
     assert [line.get("of") for line in proposed[:7]] == [None] * 6 + [2]
+
+
+def test_a_final_stage_that_is_off_cannot_be_changed_but_switched_on() -> None:
+    off = experiment(final={"top_k": 0, "seeds": 5})
+    with pytest.raises(InputError, match=r"^final\.seeds: there is no final stage, as final\.top_k is 0\. Add final"):
+        _with_larger_budget(off, ["final.seeds=2"])
+    assert _with_larger_budget(off, ["final.top_k=0", "final.seeds=2"]).final is None
+    assert planned_trainings(_with_larger_budget(off, ["final.seeds=2", "final.top_k=3"])) == (6, 0)
 
 
 def test_a_final_stage_that_has_begun_keeps_its_length(journal: Journal) -> None:

@@ -81,7 +81,9 @@ def test_the_best_two_are_trained_again_with_the_same_new_seeds_for_longer(finis
     assert all(trial.outcome == "completed" and trial.spent == 4 for trial in again), "nobody stops them"
     assert all(trial.config == journal.trials[trial.of or 0].config for trial in again)
     assert summary == json.loads((finished.path / "summary.json").read_text())
-    assert summary["trials"]["total"] == 11
+    assert (summary["trials"]["total"], summary["final"]["trainings"]["completed"]) == (6, 4)
+    assert finished.text.startswith("study: 6 of 6 trials done, ")
+    assert ", 5 of 5 final trainings, in " in finished.text.splitlines()[0]
     assert summary["final"]["seeds"] == 2
     assert summary["final"]["winner"] == summary["final"]["candidates"][0]["trial"]
 
@@ -126,7 +128,7 @@ class InterruptInFinal(Display):
 
     def update(self, progress: Progress) -> None:
         super().update(progress)
-        if progress.message.startswith("final stage: 2 of") and not self.pressed:
+        if progress.final_ended == 2 and not self.pressed:
             self.pressed = True
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -154,7 +156,7 @@ def test_an_interrupted_final_stage_goes_on_and_repeats_nothing(finished: Result
 
 @pytest.mark.slow
 def test_a_final_stage_can_be_added_to_a_finished_study_and_grow(corpus: Path, tmp_path: Path) -> None:
-    plain = {"final": None, "budget": {"epochs": 2, "trials": 3}}
+    plain = {"final": {"top_k": 0}, "budget": {"epochs": 2, "trials": 3}}
     first = tune_rnn.run(experiment(corpus, tmp_path, **plain))
     assert "final" not in first.summary
     assert f"tune-rnn resume {first.path} final.top_k=3` trains the best again (9 trainings, about" in first.text

@@ -27,6 +27,7 @@ model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
 training: {{batch_size: 8, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
 budget: {{epochs: 6, trials: 6}}
 search: {{algorithm: hyperopt, seed: 3}}
+final: {{top_k: 0}}
 storage: {storage}
 """
 

@@ -77,7 +77,7 @@ def test_what_is_appended_is_what_is_read(journal: Journal) -> None:
     assert again.data_sha256 == "abc"
     assert again.trials[0].assignment == {"x": 0.0}
     assert again.trials[0].checkpoint == "ray/1/trial_0000/checkpoint_000002"
-    assert [again.count(outcome) for outcome in ("completed", "diverged", "failed", "")] == [1, 1, 0, 1]
+    assert [trial.outcome for trial in again.trials.values()] == ["completed", "diverged", ""]
 
 
 def test_values_come_back_with_their_types(journal: Journal) -> None:
@@ -151,7 +151,7 @@ def test_failed_trials_return_to_their_checkpoint(journal: Journal) -> None:
     add(journal, 0, 2.0)
     add(journal, 0, 1.0, checkpoint=False)
     journal.end(0, "failed", "no space left on the disk")
-    assert journal.count("failed") == 1
+    assert journal.trials[0].outcome == "failed"
     journal.open_session("abc", 2, 1000.0)
     (trial,) = journal.unfinished
     assert (trial.outcome, trial.reason, trial.spent) == ("", "", 1.0)

@@ -138,29 +138,6 @@ class TestSearchersThatDraw:
             config = experiment.trial_config(proposal.assignment)
             assert config.flat() | proposal.assignment == config.flat()
 
-    def test_a_replayed_search_goes_on_as_the_uninterrupted_one(self, algorithm: str, searched: Space) -> None:
-        trials = enough(algorithm)
-        whole = play(searcher_of(algorithm, searched, 5), trials)
-        for done in (3, trials - 2):  # among the first points, and among those that were learnt
-            resumed = searcher_of(algorithm, searched, 5)
-            for number, proposal in enumerate(whole[:done]):
-                journalled = json.loads(json.dumps(proposal.assignment, allow_nan=False))
-                train(resumed, number, journalled, loss_of(journalled))
-            assert play(resumed, 2, first=done) == whole[done : done + 2]
-
-    def test_nan_and_infinity_are_results_and_failures_are_none(self, algorithm: str, searched: Space) -> None:
-        searcher = searcher_of(algorithm, searched)
-        trials = {"optuna": 24, "gp": 18, "forest": 24}.get(algorithm, 40)
-        for number in range(trials):
-            proposal = searcher.propose(number)
-            assert proposal is not None
-            searcher.began(number, proposal.assignment)
-            if number % 4:  # every fourth fails without a report
-                searcher.reported(number, 1.0, (math.nan, math.inf, 1.0 + number)[number % 3])
-            if number < trials - 4:
-                searcher.ended(number)
-        assert searcher.propose(trials) is not None
-
     def test_asking_twice_changes_nothing(self, algorithm: str, searched: Space) -> None:
         searcher = searcher_of(algorithm, searched)
         for first, count in ((0, 3), (3, enough(algorithm, 20) - 3)):
@@ -211,18 +188,6 @@ class TestSearchersThatDraw:
         assert first is not None
         searcher.refused(first.assignment)
         assert searcher.propose(0) == untold
-
-    def test_one_choice_is_no_choice(self, algorithm: str, searched: Space) -> None:
-        one = Space({"x": space.choice("only"), "y": space.grid(3), **searched.shared}, searched.branches)
-        taken = {
-            (p.assignment["x"], p.assignment["y"]) for p in play(searcher_of(algorithm, one), enough(algorithm) + 4)
-        }
-        assert taken == {("only", 3)}
-
-    def test_it_survives_pickling(self, algorithm: str, searched: Space) -> None:
-        searcher, trials = searcher_of(algorithm, searched), enough(algorithm, 20)
-        play(searcher, trials)
-        assert pickle.loads(pickle.dumps(searcher)).propose(trials) == searcher.propose(trials)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "sobol", "grid"])
@@ -291,13 +256,6 @@ def test_a_starting_point_takes_a_branch_that_has_its_values(point: Assignment, 
 def test_a_grid_must_be_finite() -> None:
     with pytest.raises(InputError, match="continuous"):
         searcher_of("grid", LINE)
-
-
-@pytest.mark.parametrize("algorithm", [*DRAWING, "grid"])
-def test_nothing_to_search_is_one_trial(algorithm: str) -> None:
-    searcher = searcher_of(algorithm, Space({}, {}))
-    assert searcher.propose(0) == Proposal({})
-    assert searcher.propose(1) is None
 
 
 def suggested_by_hyperopt(told: Told, seed: int) -> dict[str, float]:

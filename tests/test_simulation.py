@@ -21,10 +21,7 @@ from tune_rnn.simulation.table import Outcome, _lines, compare, outcome
 from tune_rnn.space import Space
 
 SCHEDULERS = ["asha", "hyperband", "median", "none"]
-PAIRS = [  # those whose proposals take long play with one scheduler each
-    *((searcher, scheduler) for searcher in ("random", "sobol", "hyperopt") for scheduler in SCHEDULERS),
-    *(("optuna", "asha"), ("gp", "hyperband"), ("forest", "median")),
-]
+PAIRS = [*(("random", scheduler) for scheduler in SCHEDULERS), ("hyperopt", "asha")]  # all of them: test_pairs.py
 
 
 class Lines:
@@ -43,8 +40,8 @@ class Lines:
 
 
 @pytest.mark.parametrize(("searcher", "scheduler"), PAIRS)
-def test_every_pair_plays_and_plays_the_same_again(searcher: str, scheduler: str) -> None:
-    box, budget = Lines(), 6 if searcher in ("gp", "forest") else 12
+def test_a_pair_plays_and_plays_the_same_again(searcher: str, scheduler: str) -> None:
+    box, budget = Lines(), 12
     history = simulate(searcher, scheduler, box, workers=4, budget=budget, seed=3)
     again = simulate(searcher, scheduler, Lines(), workers=4, budget=budget, seed=3)
     assert history.to_json() == again.to_json()

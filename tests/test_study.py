@@ -64,6 +64,7 @@ def experiment(corpus: Path, storage: Path, **changes: Any) -> Experiment:
         },
         "budget": {"epochs": 3, "trials": 4},
         "search": {"algorithm": "random", "seed": 1},
+        "final": {"top_k": 0},
         "resources": CPU,
         "storage": str(storage),
     }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tune_rnn.data import Corpus, load_corpus
-from tune_rnn.display import Display
+from tune_rnn.display import Display, counts
 from tune_rnn.errors import StudyFailed, StudyInterrupted
 from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
@@ -52,6 +52,7 @@ def recorder(tmp_path: Path, data: Corpus) -> Recorder:
         model={"hidden_size": {"int": [16, 64]}},
         budget={"epochs": 2, "trials": 6},
         search={"seed": 9},
+        final={"top_k": 0},
         storage=str(tmp_path),
     )
     run = create(str(tmp_path), "study")
@@ -144,7 +145,11 @@ def test_a_final_stage_has_its_own_section(recorder: Recorder, data: Corpus) -> 
     assert (summary["best"]["trial"], summary["best"]["metrics"]["validation_loss"]) == (7, 1.8)
     assert summary["final"]["winner"] == 5
     assert summary["final"]["candidates"][0]["losses"] == [1.9, 1.8]
-    assert (summary["trials"]["total"], summary["trials"]["completed"], summary["tokens"]) == (8, 3, 8000)
+    assert (summary["trials"]["total"], summary["trials"]["completed"], summary["tokens"]) == (6, 1, 8000)
+    assert summary["final"]["trainings"] == {
+        **{"total": 2, "completed": 2, "stopped_early": 0, "diverged": 0, "failed": 0},
+        "unfinished": 0,
+    }
 
 
 def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recorder, data: Corpus) -> None:
@@ -186,22 +191,22 @@ def test_the_text_warns_of_trials_that_failed(recorder: Recorder) -> None:
 def test_the_display_counts_the_trainings_of_the_final_stage(recorder: Recorder) -> None:
     recorder.plan = replace(recorder.plan, extra=4, extra_amount=2.0)
     progress = recorder.progress()
-    assert (progress.planned, progress.ended, progress.message) == (10, 5, "")
+    assert (progress.planned, progress.ended, progress.final_planned) == (6, 5, 0)
     assert 0 < progress.fraction < 5 / 10, "final trainings are longer than stopped trials"
     trial = recorder.journal.propose_again(of=5, stage="final", seed=7)
-    assert recorder.progress().message == "final stage: 0 of 1 training"
+    assert counts(recorder.progress()).endswith("1 failed, 0 of 1 final training")
     recorder.journal.report(trial.number, REPORT)
     recorder.journal.end(trial.number, "completed", "")
-    assert recorder.progress().message == "final stage: 1 of 1 training"
-    assert recorder.progress().planned == 7
+    told = counts(recorder.progress())
+    assert told == "5 of 6 trials done, 2 stopped early, 1 diverged, 1 failed, 1 of 1 final training"
 
 
 def test_the_display_counts_what_is_left_of_a_grid_and_the_final_stage(recorder: Recorder) -> None:
     recorder.plan = replace(recorder.plan, points=8, extra=4, extra_amount=2.0)
-    assert recorder.progress().planned == 10
+    assert recorder.progress().planned == 6
     for number in range(3):
         recorder.journal.refuse(6, {"model.hidden_size": number})
-    assert recorder.progress().planned == 9
+    assert recorder.progress().planned == 5
     assert work_planned(recorder.journal, recorder.plan) > 9, "final trainings are longer than stopped trials"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tune_rnn.advice import check_batches, notes
+from tune_rnn.config.final_stage import reason_against
 from tune_rnn.constraints import ParameterCap, check_fixed_model, sample_below
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
@@ -108,11 +109,13 @@ def _planned(experiment: Experiment) -> str:
 def _final_rows(experiment: Experiment) -> Iterator[tuple[str, str]]:
     final, budget = experiment.final, experiment.budget
     if final is None:
+        against = reason_against(experiment.search, experiment.scheduler, experiment.space)
+        yield "final", f"none, as {against or 'final.top_k is 0'}"
         return
     again, to_the_end = planned_trainings(experiment)
     best = "the best" if again == final.seeds else f"the best {again // final.seeds}"
     trainings = f"{plural(again, 'training')} of {plural(final.amount(budget), budget.unit[:-1])}"
-    yield "final", f"{best} with {plural(final.seeds, 'new seed')}: {trainings}"
+    yield "final", f"{best} with {plural(final.seeds, 'new seed')}: {trainings}; final.top_k=0 leaves it out"
     if to_the_end:
         yield "", f"and {plural(to_the_end, 'stopped trial')} trained to the end (audit)"
 
@@ -198,14 +201,15 @@ def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
     prepare_process(slots.threads)
     trainings = _drawn_trainings(experiment, corpus, slots)
     one = float(np.mean([_trial_s(training, corpus.validation.predictions) for training in trainings]))
-    total = START_S + one * _full_trials(experiment, planned) / min(slots.count, planned)
-    total += _final_s(experiment, one, slots.count)
+    final_s = _final_s(experiment, one, slots.count)
+    total = START_S + one * _full_trials(experiment, planned) / min(slots.count, planned) + final_s
     # What the median stops cannot be foretold.
     about = "at most about" if _stopping(experiment).startswith("median") else "about"
     if total > limit:
         everything = f"all {planned} trials" + (" and the final stage" if experiment.final else "")
         return f"{duration(limit)} (budget.hours; {everything} would take {about} {duration(total)})"
-    return f"{about} {duration(total)}, as measured on this machine now"
+    of_which = f", of which the final stage {duration(final_s)}" if final_s else ""
+    return f"{about} {duration(total)}{of_which}, as measured on this machine now"
 
 
 def _final_s(experiment: Experiment, trial_s: float, slots: int) -> float:

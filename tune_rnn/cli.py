@@ -165,7 +165,7 @@ def _resume(options: argparse.Namespace) -> None:
 
     text = resume(options.run, options.overrides, options.address, started=_process_start()).text
     run = open_run(options.run)
-    _print(ablation.report(run) if ablation.is_ablation(Experiment.load(run.experiment)) else text)
+    _print(ablation.report(run) if ablation.is_ablation(Experiment.of_run(run.experiment)) else text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -191,7 +191,7 @@ def _ablate(options: argparse.Namespace) -> None:
     from tune_rnn.study import resume, run
 
     given = open_run(options.run)
-    if not ablation.is_ablation(Experiment.load(given.experiment)):
+    if not ablation.is_ablation(Experiment.of_run(given.experiment)):
         experiment = ablation.plan(options.run, options.seeds or 3, options.retune or 0, options.overrides)
         ablation.refuse_a_second(experiment)
         _print(ablation.size(experiment))

@@ -37,6 +37,9 @@ class Progress:
     stopped_early: int = 0
     diverged: int = 0
     failed: int = 0
+    final_planned: int = 0
+    """Trainings of the final stage, which are none of the trials above; 0 until it begins."""
+    final_ended: int = 0
     best_loss: float | None = None
     """Lowest validation loss so far, in nats per predicted token."""
     best_trial: int | None = None
@@ -161,8 +164,8 @@ def encodable(text: str, stream: TextIO) -> str:
 
 
 def _news(old: Progress | None, new: Progress) -> bool:
-    before = (old.ended, old.best_loss) if old else (0, None)
-    return before != (new.ended, new.best_loss)
+    before = (old.ended, old.final_ended, old.best_loss) if old else (0, 0, None)
+    return before != (new.ended, new.final_ended, new.best_loss)
 
 
 def _render(progress: Progress, stream: TextIO) -> RenderableType:
@@ -208,6 +211,8 @@ def counts(progress: Progress) -> str:
     for state in ("running", "stopped_early", "diverged", "failed"):
         if count := getattr(progress, state):
             found.append(f"{count} {state.replace('_', ' ')}")
+    if progress.final_planned:
+        found.append(f"{progress.final_ended} of {plural(progress.final_planned, 'final training')}")
     return ", ".join(found)
 
 

@@ -115,6 +115,17 @@ class Experiment:
         return cls._of(Settings.read(read_yaml(Path(path))), overrides, Path(path).parent)
 
     @classmethod
+    def of_run(cls, path: str | Path) -> Self:
+        """Read a run's `experiment.yaml`, where every default is written.
+
+        Without a section `final` it is older than the default of that, and there was no final stage.
+        """
+        settings = Settings.read(read_yaml(Path(path)))
+        if not any(key.startswith("final.") for key in settings.root):
+            settings = settings.replace("final.top_k", 0)
+        return cls._of(settings, (), Path(path).parent)
+
+    @classmethod
     def from_yaml_text(cls, text: str, overrides: Sequence[str] = (), beside: Path | None = None) -> Self:
         """Read an experiment from the text of a file."""
         return cls._of(Settings.read(load_yaml(text, "experiment")), overrides, beside)
@@ -143,9 +154,9 @@ class Experiment:
             written = written.replace(key, value)
         return self._of(written, (), self.beside)
 
-    def without(self, section: str) -> Self:
-        """Leave a section out, as if it had not been written."""
-        return self._of(self._written.drop(section), (), self.beside)
+    def without_final(self) -> Self:
+        """The same without a final stage, and without its keys."""
+        return self._of(self._written.drop("final").replace("final.top_k", 0), (), self.beside)
 
     @property
     def has_population(self) -> bool:

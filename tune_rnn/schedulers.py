@@ -148,7 +148,9 @@ class Yardstick:
 
     def __init__(self, halving: Scheduler, first: float, amount: float) -> None:
         self.halving, self.first, self.amount = halving, first, amount
-        self.curves: dict[int, dict[float, float]] = {}  # of each trial that has not been stopped: score by budget
+        # Score by budget, of each trial that has not come to its end. Those of stopped ones stay: a resumed study tells
+        # of one trial after another, so that one which would be stopped by then may have gone on to become the best.
+        self.curves: dict[int, dict[float, float]] = {}
         self.best: dict[float, float] = {}
 
     def goes_on(self, number: int, spent: float, score: float) -> bool:
@@ -160,10 +162,7 @@ class Yardstick:
             del self.curves[number]
             return True
         passes = self.halving.goes_on(number, spent, score)
-        if passes and (spent < self.first or score <= self.best.get(spent, math.inf)):
-            return True
-        del self.curves[number]
-        return False
+        return passes and (spent < self.first or score <= self.best.get(spent, math.inf))
 
 
 class Hyperband:

@@ -208,7 +208,7 @@ class Constraints(_Section):
 
 
 class Final(_Section):
-    """Training the search's best again, with new seeds. Any of these keys switches it on, top_k: 0 switches it off."""
+    """Training the search's best again, with new seeds: on where something is searched; top_k: 0 switches it off."""
 
     top_k: Annotated[int, Field(ge=0)] = 3  # how many configurations
     seeds: Count = 3  # for each, the same ones for all
@@ -265,7 +265,7 @@ class StudyConfig(_Section):
     search: Search = Search()
     scheduler: Scheduler = Scheduler()
     constraints: Constraints = Constraints()
-    final: Final | None = None
+    final: Final | None = None  # None: as `tune_rnn.config.final_stage` says
     resources: Resources = Resources()
     storage: Storage = "results"
 

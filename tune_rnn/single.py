@@ -62,8 +62,8 @@ class Rerun:
             values = shlex.join(f"{key}={value}" for key, value in trial.assignment.items())
             anew = f"`tune-rnn train {shlex.quote(str(run.experiment))} {values}` trains its last one from the start"
             raise InputError(where, rule, f"The best model is in {run.best}; {anew}.")
-        studied = Experiment.load(run.experiment)
-        studied = final_experiment(studied) if trial.stage == FINAL else studied.without("final")
+        studied = Experiment.of_run(run.experiment)
+        studied = final_experiment(studied) if trial.stage == FINAL else studied.without_final()
         experiment = studied.replace("name", directory.name_after(run, directory.trial_name(trial.number)))
         experiment = experiment.fixed_at(trial.assignment)
         changed = experiment.with_overrides(overrides)
@@ -85,7 +85,7 @@ def train(
     search, StudyInterrupted after Ctrl-C (`tune-rnn resume` goes on), StudyFailed if the trial diverges.
     """
     _check_fixed(experiment)
-    experiment = experiment.without("final")
+    experiment = experiment.without_final()
     started = started or time.time()
     corpus = load_corpus(experiment.task, beside=experiment.beside)
     check_batches(experiment, corpus)

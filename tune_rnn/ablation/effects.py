@@ -49,7 +49,7 @@ def refuse_a_second(experiment: Experiment) -> None:
         run = RunDirectory(path)
         if not run.experiment.is_file():
             continue
-        other = Experiment.load(run.experiment)
+        other = Experiment.of_run(run.experiment)
         (precision,) = other.extremes("training.precision")
         same = experiment.replace("name", other.name).replace("training.precision", precision)
         if is_ablation(other) and other == same and not is_finished(run):
@@ -61,7 +61,7 @@ def refuse_a_second(experiment: Experiment) -> None:
 def _missing(run: RunDirectory) -> int:
     trials = Journal(run.journal).in_stage(SEARCH)
     ended = sum(trial.outcome not in ("", "failed") for trial in trials)
-    return (planned_trials(Experiment.load(run.experiment)) or 0) - ended
+    return (planned_trials(Experiment.of_run(run.experiment)) or 0) - ended
 
 
 def effects(run: RunDirectory) -> list[Effect]:
@@ -78,7 +78,7 @@ def effects(run: RunDirectory) -> list[Effect]:
             outcomes.diverged += 1
         elif trial.outcome in ("completed", "stopped_early") and trial.best_loss is not None:
             outcomes.losses[trial.seed] = trial.best_loss
-    for branch in Experiment.load(run.experiment).space.branches:
+    for branch in Experiment.of_run(run.experiment).space.branches:
         branches.setdefault(branch, {None: _Outcomes()})
     chosen = {branch: min(by_rate.items(), key=lambda item: item[1].rank) for branch, by_rate in branches.items()}
     if not chosen[ALL_ON][1].losses:
@@ -117,7 +117,7 @@ def report(run: RunDirectory) -> str:
     """The table of an ablation as text; also written to `ablation.json` in the run."""
     rows = effects(run)
     write_atomically(run.path / "ablation.json", json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    experiment = Experiment.load(run.experiment)
+    experiment = Experiment.of_run(run.experiment)
     rates = _rates(experiment)
     reference = next(row for row in rows if row.branch == ALL_ON)
     others = sorted((row for row in rows if row.branch != ALL_ON), key=_worst_first)

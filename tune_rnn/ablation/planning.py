@@ -101,7 +101,7 @@ def _whole(run: RunDirectory, overrides: Sequence[str]) -> Experiment:
     best = Journal(run.journal).best_trial
     if best is None:
         raise InputError(str(run.path), "the run has no best trial", "Let it find one: `tune-rnn resume`.")
-    config, studied = TrialConfig.model_validate(best.best_stretch.config), Experiment.load(run.experiment)
+    config, studied = TrialConfig.model_validate(best.best_stretch.config), Experiment.of_run(run.experiment)
     sections = {key: value for key, value in config.to_dict().items() if key != "one_of"}
     experiment = Experiment(
         name=name_after(run, "ablation"),

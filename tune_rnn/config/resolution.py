@@ -9,12 +9,13 @@ from pydantic import BaseModel
 
 from tune_rnn.config.conflicts import check_conflicts
 from tune_rnn.config.distributions import Distribution, Scalar
+from tune_rnn.config.final_stage import check_final, resolve_final
 from tune_rnn.config.settings import Flat, Settings, nest
 from tune_rnn.config.starting import check_start
 from tune_rnn.config.validation import known_keys, validate
 from tune_rnn.errors import InputError
 from tune_rnn.population import check_population
-from tune_rnn.schema import LEARN_NOTHING, Budget, Final, Scheduler, StudyConfig, TrialConfig, flatten
+from tune_rnn.schema import LEARN_NOTHING, Budget, Scheduler, StudyConfig, TrialConfig, flatten
 from tune_rnn.space import Space
 
 REPORTS_LIMIT = 10_000  # of one trial
@@ -48,10 +49,13 @@ def resolve(written: Settings) -> Resolved:
     _check_end(study, space)
     check_branches(study.search.algorithm, space)
     check_start(study.search.start, space)
+    final = resolve_final(study, space)
+    study = study.model_copy(update={"final": final})
     check_population(study, space)
-    if study.final is not None and study.final.top_k:
-        _check_final(study.final, study, space)
-    return Resolved(study, trial, settings, space)
+    if final.top_k:
+        check_final(final, study, space)
+    with_final = {**settings.root, **flatten({"final": final.model_dump(mode="json")})}
+    return Resolved(study, trial, Settings(_filled(with_final, {}), settings.branches), space)
 
 
 def part(flat: Flat, model: type[BaseModel]) -> Flat:
@@ -138,32 +142,6 @@ def check_branches(algorithm: str, space: Space) -> None:
         first = next(iter(space.branches))
         remedy = f"Write search.algorithm: hyperopt, optuna or forest, or choose a branch: one_of={first}."
         raise InputError("search.algorithm", "cannot search the branches of one_of", remedy, algorithm)
-
-
-def _check_final(final: Final, study: StudyConfig, space: Space) -> None:
-    """Refuse trainings shorter than the search's, and an audit where no trial is stopped early."""
-    budget, scheduler = study.budget, study.scheduler
-    other = "tokens" if budget.unit == "epochs" else "epochs"
-    if (value := getattr(final, other)) is not None:
-        raise InputError(f"final.{other}", f"the budget is in {budget.unit}", f"Write final.{budget.unit}.", value)
-    amount = final.amount(budget)
-    if amount < budget.amount:
-        rule = f"must not be less than budget.{budget.unit}, {budget.amount:,.10g}"
-        raise InputError(f"final.{budget.unit}", rule, "Raise it, or leave it out to train as long as that.", amount)
-    nothing = _nothing_is_stopped(scheduler, budget, space)
-    if final.audit and nothing:
-        remedy = "Remove it, or give the scheduler something to stop."
-        raise InputError("final.audit", f"trains on what was stopped early, and {nothing}", remedy, final.audit)
-
-
-def _nothing_is_stopped(scheduler: Scheduler, budget: Budget, space: Space) -> str:
-    """Why no trial can be stopped early; empty where some can."""
-    if scheduler.algorithm == "none":
-        return "scheduler.algorithm is none"
-    if space.is_empty:
-        return "with nothing to search there is one trial"
-    whole = scheduler.first_rung is not None and scheduler.first_rung >= budget.amount
-    return f"scheduler.first_rung is the whole budget.{budget.unit}" if whole else ""
 
 
 def _filled(values: Flat, written: Flat) -> Flat:

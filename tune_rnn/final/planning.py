@@ -37,10 +37,10 @@ def final_seed(study_seed: int, index: int) -> int:
 def final_experiment(experiment: Experiment) -> Experiment:
     """The experiment as the candidates' trainings have it: with the final budget, and no final stage after it."""
     if experiment.final is None:
-        return experiment.without("final")
+        return experiment.without_final()
     unit, amount = experiment.budget.unit, experiment.final.amount(experiment.budget)
     whole = int(amount) if unit == "tokens" else amount
-    return experiment.without("final").replace(f"budget.{unit}", whole)
+    return experiment.without_final().replace(f"budget.{unit}", whole)
 
 
 def amount_of(trial: TrialRecord, experiment: Experiment) -> float:

@@ -90,7 +90,7 @@ def _open(where: str, given: str, beside: Path | None) -> tuple[Experiment, Jour
         raise InputError(where, "there is no such directory", remedy, given)
     try:
         run = open_run(path)
-        studied, journal = Experiment.load(run.experiment), Journal(run.journal)
+        studied, journal = Experiment.of_run(run.experiment), Journal(run.journal)
     except InputError as error:
         rule = f"cannot be read ({error.where}: {error.rule})"
         raise InputError(where, rule, "Name the directory of a run.", given) from error

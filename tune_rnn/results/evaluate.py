@@ -24,7 +24,7 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
     the data is not what the model was trained on.
     """
     run = open_run(path)
-    experiment = Experiment.load(run.experiment)
+    experiment = Experiment.of_run(run.experiment)
     if not run.best.exists():
         raise InputError(str(run.path), "has no best model yet", f"`tune-rnn resume {run.path}` goes on until it has.")
     trained = load_model(run.best)

@@ -154,9 +154,6 @@ class Journal:
             rule = f"the data has changed since the study began (sha256 {sha256[:12]}…, not {recorded[:12]}…)"
             raise InputError(str(self.path.parent), rule, "Restore it, or begin a new study with `tune-rnn run`.")
 
-    def count(self, outcome: str) -> int:
-        return sum(trial.outcome == outcome for trial in self.trials.values())
-
     def _append(self, event: dict[str, Any]) -> None:
         event = {**event, "time": round(time.time(), 3)}
         self._append_text(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")

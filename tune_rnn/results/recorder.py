@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tune_rnn.results.best import BestKeeper, Sample
 from tune_rnn.results.directory import RunDirectory, trial_name
 from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, outcome_of
-from tune_rnn.results.work import Plan, planned_by_search, planned_trials, work_done, work_planned
+from tune_rnn.results.work import Plan, planned_by_search, work_done, work_planned
 from tune_rnn.space import Assignment, choice
 from tune_rnn.tensorboard import DIVERGED, TrialBoard
 
@@ -180,16 +181,20 @@ class Recorder:
     def progress(self) -> Progress:
         """The state of the study in numbers, for the display."""
         journal, best = self.journal, self.journal.best_trial
+        again = [trial for trial in journal.trials.values() if trial.stage != SEARCH]
+        ended = Counter(trial.outcome for trial in journal.in_stage(SEARCH))
         elapsed = time.monotonic() - self._began
         fraction, left = self._fraction_and_left(elapsed)
         return Progress(
             name=self.run.path.name,
-            planned=self.planned,
-            finished=journal.count("completed"),
+            planned=planned_by_search(journal, self.plan),
+            finished=ended["completed"],
             running=len(self._running),
-            stopped_early=journal.count("stopped_early"),
-            diverged=journal.count("diverged"),
-            failed=journal.count("failed"),
+            stopped_early=ended["stopped_early"],
+            diverged=ended["diverged"],
+            failed=ended["failed"],
+            final_planned=len(again),
+            final_ended=sum(trial.outcome != "" for trial in again),
             best_loss=best.best_loss if best else None,
             best_trial=best.number if best else None,
             best_metric=self.kind.wording.format(self.kind.of_loss(best.best_loss)) if best and best.best_loss else "",
@@ -200,17 +205,9 @@ class Recorder:
         )
 
     def _message(self) -> str:
-        again = [trial for trial in self.journal.trials.values() if trial.stage != SEARCH]
-        if again:
-            return f"final stage: {sum(trial.outcome != '' for trial in again)} of {plural(len(again), 'training')}"
         if times := sum(trial.taken_over for trial in self.journal.trials.values()):
             return f"weights taken over {plural(times, 'time')}"
         return "" if self._ended() or self._running else "starting Ray and the first trials"
-
-    @property
-    def planned(self) -> int | None:
-        """How many trials there will be, the final stage's included; None where time alone ends the search."""
-        return planned_trials(self.journal, self.plan)
 
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _summarise(recorder: Recorder, corpus: Corpus, status: str, best: TrialRecor
         "status": status,
         "metric": METRIC,
         "best": None if best is None else _best(best),
-        "trials": _counts(journal),
+        "trials": {**_counts(journal, SEARCH), "refused": len(journal.refused)},
         "time": _time(journal),
         "tokens": sum(trial.tokens for trial in journal.trials.values()),
         "seed": experiment.search.seed,
@@ -79,8 +80,9 @@ def _best(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _final(recorder: Recorder) -> dict[str, Any]:
-    found = findings(recorder.journal, recorder.experiment)
-    return {} if found is None else {"final": section(found, recorder.journal, recorder.experiment)}
+    journal, experiment = recorder.journal, recorder.experiment
+    found = findings(journal, experiment)
+    return {"final": section(found, journal, experiment) | {"trainings": _counts(journal, FINAL)}} if found else {}
 
 
 def _time(journal: Journal) -> dict[str, float]:
@@ -92,9 +94,9 @@ def _time(journal: Journal) -> dict[str, float]:
     return {"wall_s": wall_s, "training_s": training_s, "slots": slots, "useful_fraction": useful_fraction}
 
 
-def _counts(journal: Journal) -> dict[str, int]:
-    counts = {outcome: journal.count(outcome) for outcome in OUTCOMES}
-    return {"total": len(journal.trials)} | counts | {"unfinished": journal.count(""), "refused": len(journal.refused)}
+def _counts(journal: Journal, stage: str) -> dict[str, int]:
+    found = Counter(trial.outcome for trial in journal.in_stage(stage))
+    return {"total": found.total()} | {outcome: found[outcome] for outcome in OUTCOMES} | {"unfinished": found[""]}
 
 
 def _unfinished(recorder: Recorder) -> list[str]:

@@ -52,12 +52,6 @@ def planned_by_search(journal: Journal, plan: Plan) -> int | None:
     return trials if trials is None or points is None else min(trials, points - len(journal.refused))
 
 
-def planned_trials(journal: Journal, plan: Plan) -> int | None:
-    """The same with the trials of the final stage."""
-    searched = planned_by_search(journal, plan)
-    return None if searched is None else searched + extra_trials(journal, plan)
-
-
 def extra_trials(journal: Journal, plan: Plan) -> int:
     """Trials of the final stage: those written down where it has begun, else as many as there may be."""
     return sum(trial.stage != SEARCH for trial in journal.trials.values()) or plan.extra

@@ -74,7 +74,7 @@ def resume(
     """
     started, display = started or time.time(), display or Display()
     old = directory.open_run(path)
-    before = Experiment.load(old.experiment)
+    before = Experiment.of_run(old.experiment)
     experiment = _with_larger_budget(before, overrides)
     corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
     journal.check_data(corpus.sha256)
@@ -107,11 +107,19 @@ def _with_larger_budget(experiment: Experiment, overrides: Sequence[str]) -> Exp
             rule = "is the size of a population, which is trained together from the beginning"
             raise InputError(key, rule, "Begin a new study with `tune-rnn run` to train a larger one.")
     larger = experiment.with_overrides(overrides)
+    _check_wanted(overrides, larger)
     for name in ("trials", "hours"):
         before, after = getattr(experiment.budget, name), getattr(larger.budget, name)
         if before is not None and after is not None and after < before:
             raise InputError(f"budget.{name}", f"was {before:g}; a budget can only grow", "", after)
     return larger
+
+
+def _check_wanted(overrides: Sequence[str], larger: Experiment) -> None:
+    """Refuse to change a final stage that is switched off."""
+    keys = [override.partition("=")[0] for override in overrides if override.startswith("final.")]
+    if keys and "final.top_k" not in keys and larger.final is None:
+        raise InputError(keys[0], "there is no final stage, as final.top_k is 0", "Add final.top_k=3.")
 
 
 def _check_final(before: Experiment, after: Experiment, journal: Journal) -> None:

@@ -18,8 +18,8 @@ from tune_rnn.final.planning import final_experiment
 from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import TrialBudget
 from tune_rnn.results.recorder import Recorder
-from tune_rnn.schedulers import build_scheduler
-from tune_rnn.search import Searcher
+from tune_rnn.schedulers import RunAll, Scheduler, build_scheduler
+from tune_rnn.search import Evidence, Searcher
 from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
@@ -50,7 +50,7 @@ def tune_trials(
     Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
     """
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
-    scheduler = build_scheduler(experiment.scheduler, experiment.budget.amount, searcher.evidence)
+    scheduler = scheduler_of(experiment, searcher.evidence)
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
     proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
@@ -82,6 +82,13 @@ def tune_trials(
     finally:
         gc.unfreeze()
     proposer.check()
+
+
+def scheduler_of(experiment: Experiment, evidence: Evidence) -> Scheduler:
+    """The study's scheduler; a single trial has nobody to be compared with, and no leg to wait after."""
+    if experiment.space.is_empty:
+        return RunAll()
+    return build_scheduler(experiment.scheduler, experiment.budget.amount, evidence)
 
 
 def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, slots: Slots) -> Any:
