@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tune_rnn import space
 from tune_rnn.constraints import REFUSALS, ParameterCap
 from tune_rnn.errors import StudyFailed
 from tune_rnn.experiment import Experiment
@@ -16,7 +17,9 @@ from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import Report
 from tune_rnn.results.journal import Journal
 from tune_rnn.schedulers import Asha, RunAll
-from tune_rnn.search import build_searcher
+from tune_rnn.schema import Search
+from tune_rnn.search import Searcher, build_searcher
+from tune_rnn.space import Space
 from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import SCORE
@@ -39,8 +42,12 @@ def report(spent: float, loss: float | None, finished: str = "") -> Report:
     )
 
 
+def a_searcher() -> Searcher:
+    return build_searcher(Search(algorithm="hyperopt"), Space({"x": space.uniform(0, 1)}, {}))
+
+
 def test_a_diverged_trial_is_stopped_and_asks_nobody() -> None:
-    rules, (searcher, _) = Asha([1.0], 3.0), a_study()
+    rules, searcher = Asha([1.0], 3.0), a_searcher()
     searcher.began(0, {"x": 0.5})
     scheduler = StudyScheduler(rules, searcher)
     trial = SimpleNamespace(config={"number": 0})
@@ -185,7 +192,7 @@ def test_a_search_whose_time_is_up_is_set_aside_for_the_final_stage(
 
 
 def test_the_scheduler_is_not_asked_about_trials_of_the_final_stage() -> None:
-    rules, (searcher, _) = Asha([1.0], 3.0), a_study()
+    rules, searcher = Asha([1.0], 3.0), a_searcher()
     for number in range(4):
         trial = SimpleNamespace(config={"number": number, "stage": "final"})
         assert (

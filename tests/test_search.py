@@ -277,12 +277,16 @@ def suggested_by_hyperopt(told: Told, seed: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("trials", [5, 60])
-def test_hyperopt_proposes_as_its_own_suggest_does(trials: int) -> None:
+def test_hyperopt_proposes_as_its_own_suggest_does(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it makes one proposal, the best of 24, as that does."""
+    monkeypatch.setattr("tune_rnn.search.tpe.PROPOSALS", 1)
+    monkeypatch.setattr("tune_rnn.search.tpe.CANDIDATES", 24)
     generator = np.random.default_rng(trials)
     points = [{"x": generator.random(), "c": float(generator.integers(3))} for _ in range(trials)]
     scores = np.array([(one["x"] - 0.3) ** 2 + 0.1 * one["c"] for one in points])
-    told = Told(points[:-2], scores[:-2], points[-2:])
     ours = HyperOpt(Space({"x": space.uniform(0, 1), "c": space.choice("a", "b", "c")}, {}), 0)
+    features = np.array([ours.cube.features_of(point) for point in points])
+    told = Told(points[:-2], scores[:-2], points[-2:], features)
     proposals = [ours.ask(told, seed) for seed in range(300)]
     suggestions = [suggested_by_hyperopt(told, seed) for seed in range(300)]
     x, y = ([one["x"] for one in drawn] for drawn in (proposals, suggestions))
@@ -449,7 +453,7 @@ def test_what_a_model_is_told_is_bounded_and_finite() -> None:
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 def test_what_a_model_is_told_where_nothing_is_good(bad: float) -> None:
     points = [{"x": 0.1}, {"x": 0.2}]
-    assert Told(points, np.array([bad, bad]), points[:1]).believed()[1].tolist() == [0.0, 0.0, 0.0]
+    assert Told(points, np.array([bad, bad]), points[:1], np.empty((3, 0))).believed()[1].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(("algorithm", "package"), [("optuna", "optuna"), ("gp", "optuna"), ("forest", "smac")])

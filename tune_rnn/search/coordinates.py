@@ -6,6 +6,7 @@ business, never a model's), choices and branches as the numbers 0, 1, 2 … of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -14,6 +15,8 @@ from tune_rnn.search.designs import BRANCH
 from tune_rnn.space import Assignment, Distribution, Space
 
 Point = dict[str, float]  # label -> place in [0, 1], or the number of a category
+
+HALF = math.sqrt(0.5)
 
 Axes = dict[str, int | None]
 """Label -> how many categories there are, or None for a number. A branch's own keys have the branch before them."""
@@ -58,18 +61,22 @@ class Cube:
         return point
 
     def features(self, assignment: Assignment) -> tuple[float, ...]:
-        """An assignment as numbers of mean 0: a number's place, and for each category whether it is that one.
+        """An assignment as numbers of mean 0, for models of distances: see `features_of`."""
+        return self.features_of(self.point(assignment))
+
+    def features_of(self, point: Mapping[str, float]) -> tuple[float, ...]:
+        """A number's place, and for each category whether it is that one, so scaled that two categories are 1 apart.
 
         What a branch has of its own is 0 in the other branches.
         """
-        point = self.point(assignment)
         features: list[float] = []
         for label, categories in self._all_axes:
+            taken = point.get(label)
             if categories is None:
-                features.append(point.get(label, 0.5) - 0.5)
+                features.append(0.0 if taken is None else taken - 0.5)
             else:
-                taken = point.get(label)
-                features += [0.0 if taken is None else (taken == one) - 1 / categories for one in range(categories)]
+                chosen = ((taken == one) - 1 / categories for one in range(categories))
+                features += [0.0] * categories if taken is None else [HALF * one for one in chosen]
         return tuple(features)
 
     def assignment(self, point: Mapping[str, float]) -> Assignment:

@@ -28,12 +28,14 @@ class Told:
     """What a model is to believe: points of the unit cube, in the order in which their trials began.
 
     `scores` (N,) belong to `points`, lower is better; inf for what diverged or was refused, NaN for what cannot be
-    compared. `pending` are the points of trials that have shown nothing yet.
+    compared. `pending` are the points of trials that have shown nothing yet. `features` (N + pending, F) has all of
+    them as numbers (`Cube.features`).
     """
 
     points: list[Point]
     scores: Array
     pending: list[Point]
+    features: Array
 
     def ranks(self) -> Array:
         """0 for the best, then 1, 2, 3 … (N,); what diverged comes last but for what cannot be compared."""
@@ -88,8 +90,9 @@ class Learner(ABC):
         known, scores = evidence.known, evidence.expected
         best = np.argsort(scores, kind="stable")[: self.best]
         kept = sorted({*best.tolist(), *range(max(0, len(known) - self.recent), len(known))})
-        points = [self._place(known[index]) for index in kept]
-        return Told(points, scores[kept], [self._place(trial) for trial in evidence.pending])
+        trials, pending = [known[index] for index in kept], evidence.pending
+        features = np.array([trial.features for trial in (*trials, *pending)])
+        return Told([*map(self._place, trials)], scores[kept], [*map(self._place, pending)], features)
 
     def _place(self, trial: Observed) -> Point:
         """Where a trial is, worked out once: it is told again for each proposal."""

@@ -6,7 +6,9 @@ expected of them; then the diverged ones; and last those that have not reported 
 where trials have just begun (a constant liar, Ginsbourger et al. 2010).
 
 Its densities are HyperOpt's, with its defaults (`tune_rnn.search.parzen`), without its `suggest`: that builds a graph
-of them anew for each proposal, and walks through a document of each trial, which takes ten times as long.
+of them anew for each proposal, and walks through a document of each trial, which takes ten times as long. As they look
+at each hyperparameter by itself, several proposals are made, and a Gaussian process picks one
+(`tune_rnn.search.picking`).
 """
 
 from __future__ import annotations
@@ -23,14 +25,21 @@ from tune_rnn.search.comparison import Array
 from tune_rnn.search.coordinates import Axes, Point
 from tune_rnn.search.learning import Learner, Told
 from tune_rnn.search.parzen import Choices, Numbers
+from tune_rnn.search.picking import most_promising
 from tune_rnn.space import Space
 
 GAMMA = 0.35
 """The good trials are the best GAMMA √n of n, at most GOOD. HyperOpt's default is 0.25, the best 2 of 60."""
 
-GOOD, CANDIDATES, REMEMBERED = 25, 24, 25
-"""HyperOpt's defaults: draws among which the best is proposed, and how many of the latest trials count in full (the
-ones before count the less, the older they are)."""
+GOOD, REMEMBERED = 25, 25
+"""HyperOpt's defaults: the most good trials, and how many of the latest trials count in full (the ones before count
+the less, the older they are)."""
+
+PROPOSALS, CANDIDATES = 16, 6
+"""Of so many proposals one is picked, each the best of so many draws on each axis. HyperOpt's is the best of 24."""
+
+PICK_BEST, PICK_LATEST = 50, 80
+"""It is picked by what so many of the best and of the latest trials have shown."""
 
 
 class HyperOpt(Learner):
@@ -47,26 +56,52 @@ class HyperOpt(Learner):
         ranks = np.append(told.ranks(), np.full(len(told.pending), len(told.points)))
         good = np.zeros(len(points), dtype=bool)
         good[np.argsort(ranks, kind="stable")[: min(math.ceil(GAMMA * math.sqrt(len(points))), GOOD)]] = True
-        generator = np.random.default_rng(seed)
-        point = self._best_of_each(self.cube.shared, points, good, generator)
-        branch = self.cube.branch_of(point)
-        return point if branch is None else point | self._best_of_each(self.cube.own[branch], points, good, generator)
+        proposals = self.proposals(points, good, np.random.default_rng(seed))
+        return proposals[self._picked(told, proposals)]
+
+    def proposals(self, points: Sequence[Point], good: NDArray[np.bool_], generator: Generator) -> list[Point]:
+        """PROPOSALS of TPE's, of which each takes the branch that it likes best."""
+        proposals = self._best_of_each(self.cube.shared, points, good, generator)
+        of_branch = {
+            branch: self._best_of_each(own, points, good, generator)
+            for branch, own in self.cube.own.items()
+            if own and any(self.cube.branch_of(point) == branch for point in proposals)
+        }
+        return [
+            point | of_branch[branch][place] if (branch := self.cube.branch_of(point)) in of_branch else point
+            for place, point in enumerate(proposals)
+        ]
+
+    def _picked(self, told: Told, proposals: list[Point]) -> int:
+        """The place of the proposal that a Gaussian process of the best and the latest trials likes best."""
+        ranks = (told.ranks() + 0.5) / max(len(told.points), 1)
+        kept = np.union1d(np.nonzero(ranks.argsort().argsort() < PICK_BEST)[0], np.arange(len(ranks))[-PICK_LATEST:])
+        ranks = np.append(
+            ranks[kept], np.full(len(told.pending), 0.5)
+        )  # what has only begun is believed to be ordinary
+        features = np.vstack([told.features[kept], told.features[len(told.points) :]])
+        candidates = np.array([self.cube.features_of(point) for point in proposals])
+        return most_promising(features, ranks, candidates, self.cube.dimensions)
 
     def _best_of_each(
         self, axes: Axes, points: Sequence[Point], good: NDArray[np.bool_], generator: Generator
-    ) -> Point:
-        """For each axis, by itself, the draw from the good trials' density that is likeliest to be a good one."""
-        first, best = next(iter(axes), ""), Point()
+    ) -> list[Point]:
+        """PROPOSALS: for each axis, by itself, of CANDIDATES draws from the good trials' density the likeliest one."""
+        first, best = next(iter(axes), ""), [Point() for _ in range(PROPOSALS)]
         there = [first in point for point in points]  # those of other branches are not
         within, good = list(compress(points, there)), good[there]
         for labels in _numbers_and_choices(axes):
             values_AN = np.array([[point[label] for point in within] for label in labels])
             categories = [axes[label] for label in labels]
             of_good, of_others = (self._densities(values_AN[:, which], categories) for which in (good, ~good))
-            drawn_AC = of_good.draw(CANDIDATES, generator)
+            drawn_AC = of_good.draw(PROPOSALS * CANDIDATES, generator)
             # Logarithms, as HyperOpt compares them: what is equal but for rounding is rounded alike.
-            best_A = (np.log(of_good.density(drawn_AC)) - np.log(of_others.density(drawn_AC))).argmax(axis=1)
-            best |= zip(labels, drawn_AC[np.arange(len(labels)), best_A].tolist(), strict=True)
+            gain_AC = np.log(of_good.density(drawn_AC)) - np.log(of_others.density(drawn_AC))
+            best_AP = gain_AC.reshape(-1, PROPOSALS, CANDIDATES).argmax(axis=2)
+            drawn_APC = drawn_AC.reshape(-1, PROPOSALS, CANDIDATES)
+            best_PA = np.take_along_axis(drawn_APC, best_AP[:, :, None], axis=2)[:, :, 0].T
+            for point, values in zip(best, best_PA.tolist(), strict=True):
+                point |= zip(labels, values, strict=True)
         return best
 
     def _densities(self, values_AN: Array, categories: list[int | None]) -> Numbers | Choices:
