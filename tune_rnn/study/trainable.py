@@ -86,7 +86,7 @@ class TrialTrainable(tune.Trainable):
 
 
 def result_of(report: Report) -> dict[str, Any]:
-    """A report as Tune passes it on: numbers would be counted one by one, for each trial, as long as the study runs."""
+    """A report as Tune passes it on: one object, and beside it only what is compared, as Tune walks through that."""
     return {REPORT: report, SCORE: report.score, "spent": report.spent, "finished": report.finished}
 
 
