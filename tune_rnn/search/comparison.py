@@ -128,10 +128,11 @@ def _next_level(scores_N: Array, improved_N: Array | None, features_NF: Array, t
     if weights_D[0] < 0:  # what was better would be worse: it tells nothing
         weights_D[0], weights_D[1:] = 0.0, _ridge(told_KD[:, 1:], there_N[known] - there_mean, prior_D[1:])
     predicted_N = there_mean + inputs_ND @ weights_D
-    return np.where(np.isfinite(there_N), there_N, np.minimum(predicted_N, scores_N))
+    expected_N: Array = np.where(np.isfinite(there_N), there_N, np.minimum(predicted_N, scores_N))
+    return expected_N
 
 
 def _ridge(inputs_KD: Array, targets_K: Array, prior_D: Array) -> Array:
     """Weights (D,) of the regression; the prior is how much the inputs vary in as many trials as it is worth."""
-    weights_D: Array = np.linalg.solve(inputs_KD.T @ inputs_KD + np.diag(prior_D), inputs_KD.T @ targets_K)
-    return weights_D
+    gram_DD = inputs_KD.T @ inputs_KD + np.diag(prior_D)
+    return np.asarray(np.linalg.solve(gram_DD, inputs_KD.T @ targets_K), np.float64)
