@@ -144,3 +144,36 @@ def test_evidence_keeps_the_order_of_beginning_whoever_reports_first() -> None:
     assert evidence.pending == []
     evidence.begin(7, {"x": 8})
     assert [one.assignment["x"] for one in (*evidence.known, *evidence.pending)] == [3, 5, 8]
+
+
+def test_of_a_very_long_study_the_latest_trials_are_compared_and_those_that_came_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tune_rnn.search.evidence.LATEST", 3)
+    evidence = Evidence()
+    for number in range(8):
+        evidence.begin(number, {"x": number})
+        evidence.report(number, 1.0, 2.0)
+    evidence.report(1, 9.0, 1.0)
+    for number in (1, 2, 3, 4, 6):
+        evidence.end(number, diverged=number == 6)
+    assert [one.assignment["x"] for one in evidence.known] == [0, 1, 5, 6, 7], "0 still runs, and 1 has come far"
+    assert [one.assignment["x"] for one in evidence.latest] == [5, 6, 7]
+    assert len(evidence.expected) == 5
+    assert evidence.shown == 8
+
+
+def test_the_course_of_a_loss_depends_on_hyperparameters() -> None:
+    """A high x begins low and ends high."""
+    places = np.linspace(-0.5, 0.5, 40)
+    long = [Observed({}, [1.0, 2.0], [4 - x, 2 + x], features=(x,)) for x in places]
+    short = [Observed({}, [1.0], [4 - x], features=(x,)) for x in (-0.4, 0.4)]
+    slow, fast = expected_scores([*long, *short])[-2:]
+    assert slow < 1.8
+    assert fast > 2.2
+
+
+def test_who_improves_faster_is_expected_to_go_on_so() -> None:
+    curves = [trial(4.0 + 0.1 * n, 3.0, 2.0 - 0.1 * n) for n in range(9)]
+    slow, fast = expected_scores([*curves, trial(4.1, 3.0), trial(4.7, 3.0)])[-2:]
+    assert fast < slow - 0.3

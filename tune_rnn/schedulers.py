@@ -14,7 +14,6 @@ from typing import Protocol
 
 from tune_rnn.schema import Scheduler as Settings
 from tune_rnn.search import Evidence
-from tune_rnn.search.observed import OWN
 
 
 class Scheduler(Protocol):
@@ -117,8 +116,8 @@ class ExpectantAsha:
     """Asynchronous successive halving by what trials are expected to reach, not by what they have reached.
 
     At each rung a trial goes on if the score expected of it at the deepest budget there is (`Evidence.expected`) is
-    among the best 1/factor of those expected of all that have come to the rung. So a trial that begins slowly goes on
-    where trials like it have ended well.
+    among the best 1/factor of those expected of all that have come to the rung; of the latest, where they are very
+    many. So a trial that begins slowly goes on where trials like it have ended well.
     """
 
     def __init__(self, budgets: Sequence[float], factor: float, evidence: Evidence) -> None:
@@ -130,13 +129,15 @@ class ExpectantAsha:
         if rung <= self.entered.get(number, 0.0):
             return True
         self.entered[number] = rung
-        trial, own, others = self.evidence.trials[number], math.inf, []
-        for one, expected in zip(self.evidence.known, self.evidence.expected.tolist(), strict=True):
-            if one is trial:
-                own = expected
-            elif one.spent and one.spent[-1] >= rung and one.group == OWN and not one.bad:
-                others.append(expected)
-        return not others or own <= _quantile(sorted(others), 1 / self.factor)
+        trial, expected = self.evidence.trials[number], self._expected_now()
+        there = (one for one in self.evidence.latest if one is not trial and not one.bad and one.spent[-1] >= rung)
+        others = [expected[id(one)] for one in there]
+        return not others or expected[id(trial)] <= _quantile(sorted(others), 1 / self.factor)
+
+    def _expected_now(self) -> dict[int, float]:
+        """By identity of what is known."""
+        known = map(id, self.evidence.known)
+        return dict(zip(known, self.evidence.expected.tolist(), strict=True))
 
 
 class Yardstick:

@@ -26,9 +26,6 @@ SPACING = 1.5
 PRIOR, PLACE_PRIOR = 2.0, 20.0
 """In trials, the weight of "all improve alike", and that of "whatever the hyperparameters are"."""
 
-LATEST = 500
-"""A prediction is learnt from so many trials at most, the latest ones."""
-
 CAP = 2.0
 """Scores further above the median than so many times the best one's distance below it are taken to be there."""
 
@@ -115,7 +112,6 @@ def _next_level(scores_N: Array, improved_N: Array | None, features_NF: Array, t
     (known,) = np.nonzero(np.isfinite(scores_N) & np.isfinite(there_N))
     if not len(known):
         return scores_N
-    known = known[-LATEST:]
     curve = [scores_N] if improved_N is None else [scores_N, improved_N]
     inputs_ND = np.column_stack([*curve, features_NF])
     there_mean = there_N[known].mean()

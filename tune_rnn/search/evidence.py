@@ -14,6 +14,10 @@ from tune_rnn.search.comparison import Array, expected_scores
 from tune_rnn.search.observed import Observed
 from tune_rnn.space import Assignment
 
+LATEST, FAR = 1000, 1 / 3
+"""Of a very long study so many of the latest trials are compared, and of those before the ones that still run or came
+so far, as a part of the deepest budget there is."""
+
 
 def _none(assignment: Assignment) -> tuple[float, ...]:
     return ()
@@ -40,12 +44,25 @@ class Evidence:
         self._begun = 0
         self._telling: list[tuple[int, Observed]] = []
         self._silent: dict[int, tuple[int, Observed]] = {}
-        self._expected: Array | None = None  # until something else is known
+        self._deepest = 0.0
+        # Worked out when they are asked for, and until something else is told.
+        self._known: list[Observed] | None = None
+        self._expected: Array | None = None
 
     @property
     def known(self) -> list[Observed]:
-        """All that tells something, what is oldest first."""
-        return [*self.earlier, *map(itemgetter(1), self._telling), *self.refused]
+        """All that tells something, the oldest first, within bounds (see `LATEST`)."""
+        if self._known is None:
+            before, latest = self._telling[:-LATEST], self._telling[-LATEST:]
+            far = FAR * self._deepest
+            kept = [one for _, one in before if one.running or (not one.bad and one.spent[-1] >= far)]
+            self._known = [*self.earlier, *kept, *map(itemgetter(1), latest), *self.refused[-LATEST:]]
+        return self._known
+
+    @property
+    def latest(self) -> list[Observed]:
+        """This study's own trials that tell something, within the same bounds but for those before."""
+        return [one for _, one in self._telling[-LATEST:]]
 
     @property
     def expected(self) -> Array:
@@ -68,7 +85,7 @@ class Evidence:
         """A trial begins; one that had begun before begins anew."""
         if before := self.trials.pop(number, None):
             self._telling = [pair for pair in self._telling if pair[1] is not before]
-            self._expected = None
+            self._forget()
         self.trials[number] = Observed(assignment, features=self.features(assignment))
         self._begun += 1
         self._silent[number] = self._begun, self.trials[number]
@@ -76,7 +93,8 @@ class Evidence:
     def report(self, number: int, spent: float, score: float) -> None:
         """A trial has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
         self.trials[number].report(spent, score)
-        self._expected = None
+        self._deepest = max(self._deepest, spent)
+        self._forget()
         self._listen(number)
 
     def end(self, number: int, diverged: bool = False) -> None:
@@ -84,7 +102,8 @@ class Evidence:
         trial = self.trials[number]
         trial.running = False
         if diverged and not trial.bad:
-            trial.bad, self._expected = True, None
+            trial.bad = True
+            self._forget()
         self._listen(number)
 
     def _listen(self, number: int) -> None:
@@ -94,4 +113,7 @@ class Evidence:
     def refuse(self, assignment: Assignment) -> None:
         """An assignment was refused before it was trained."""
         self.refused.append(Observed(assignment, running=False, bad=True, features=self.features(assignment)))
-        self._expected = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._known = self._expected = None
