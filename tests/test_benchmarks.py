@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import tune_rnn
+from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.schema import Regularizers
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "regularizer_cost.py"
@@ -65,6 +67,26 @@ def test_the_cost_of_a_search_with_many_workers_is_measured() -> None:
     assert re.search(
         r"^\| hyperopt \| asha \| 20 \| 40 \| \d+ \| \d+\.\d \| \d+ \| [\d,]+ \|$", done.stdout, re.MULTILINE
     )
+
+
+def test_a_run_is_evaluated_by_the_protocol_of_nanogpt(corpus: Path, tmp_path: Path) -> None:
+    experiment = tune_rnn.Experiment(
+        name="run",
+        task={"corpus": str(corpus)},
+        model={"embedding_size": 8, "hidden_size": 8},
+        training={"batch_size": 8, "sequence_length": 32},
+        budget={"epochs": 1},
+        storage=str(tmp_path),
+    )
+    run = tune_rnn.train(experiment).path
+    command = [sys.executable, str(SCRIPT.with_name("nanogpt_protocol.py")), str(run), "--batches", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *_, row = (line.strip("| ").split(" | ") for line in done.stdout.splitlines())
+    carried, windows, error = map(float, row[1:])
+    assert row[0] == str(run)
+    assert carried == pytest.approx(evaluate_run(run)["loss"], abs=1e-4)
+    assert windows == pytest.approx(carried, abs=0.1)
+    assert 0 < error < 0.1
 
 
 @pytest.mark.slow

@@ -298,11 +298,15 @@ def test_the_search_ends_early_enough(
     assert FinalStage(journal, experiment(budget=HOURS), 2, NOW + left_s).is_due() is due
 
 
-def test_the_stage_takes_at_most_half_of_the_hours(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("final", "most_s"), [({}, 1812.5), ({"share": 0.7}, 2532.5)])
+def test_the_stage_takes_at_most_its_share_of_the_hours(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, final: dict[str, Any], most_s: float
+) -> None:
+    """A last report of 12.5 seconds is waited for before the stage begins."""
     monkeypatch.setattr("tune_rnn.final.stage.time.time", lambda: NOW)
-    many = experiment(budget=HOURS, final={"top_k": 5, "seeds": 99})
-    assert not FinalStage(journal, many, 2, NOW + 1801).is_due()
-    assert FinalStage(journal, many, 2, NOW + 1799).is_due()
+    many = experiment(budget=HOURS, final={"top_k": 5, "seeds": 99} | final)
+    assert not FinalStage(journal, many, 2, NOW + most_s + 1).is_due()
+    assert FinalStage(journal, many, 2, NOW + most_s - 1).is_due()
 
 
 def test_nothing_is_kept_before_anything_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

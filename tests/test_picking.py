@@ -39,7 +39,3 @@ def test_it_is_the_textbook_s(seed: int, count: int, axes: int) -> None:
         bounds.append(mean - CURIOSITY * np.sqrt(max(1 - known @ inverse @ known, 0)))
     picked = most_promising(told, ranks, candidates, axes)
     assert bounds[picked] <= min(bounds) + 1e-9
-
-
-def test_where_nothing_is_known_any_will_do() -> None:
-    assert most_promising(np.empty((0, 2)), np.empty(0), np.zeros((3, 2)), axes=2) == 0

@@ -215,6 +215,7 @@ class Final(_Section):
     epochs: Positive | None = None  # of each training; default that of the budget
     tokens: Whole | None = None  # the same where the budget is in tokens
     audit: Annotated[int, Field(ge=0)] = 0  # so many of the trials that were stopped early go on to their end
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5  # at most this part of the study's hours is kept for them
 
     def amount(self, budget: Budget) -> float:
         """One training's budget, in the unit of the search's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection
 
@@ -9,9 +10,6 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.final.planning import Training, trainings
 from tune_rnn.final.timing import final_seconds, longest_report_s, makespan, seconds_left
 from tune_rnn.results.journal import AUDIT, FINAL, Journal, TrialRecord
-
-MOST = 0.5
-"""Of the study's hours the final stage takes at most this part; then it has fewer seeds."""
 
 
 class FinalStage:
@@ -39,8 +37,14 @@ class FinalStage:
         return self._due
 
     def _reserve_s(self) -> float:
-        needed = final_seconds(self.journal, self.experiment, self.slots) + longest_report_s(self.journal)
-        return min(needed, MOST * 3600 * (self.experiment.budget.hours or 0.0))
+        """What the stage needs, at most `final.share` of the study's hours, and the wait for a trial's last report.
+
+        Where the share is less than what it needs it has fewer seeds.
+        """
+        final, hours = self.experiment.final, self.experiment.budget.hours
+        needed = final_seconds(self.journal, self.experiment, self.slots)
+        most = math.inf if final is None or hours is None else final.share * 3600 * hours
+        return min(needed, most) + longest_report_s(self.journal)
 
     def begin(self) -> None:
         """The search has ended: write down all that is to be trained, as far as an earlier session has not."""
