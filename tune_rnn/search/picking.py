@@ -7,8 +7,10 @@ distribution's quantiles of ranks, so that it asks neither how losses are scaled
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from tune_rnn.search.comparison import Array
 
@@ -27,12 +29,19 @@ def most_promising(told_NF: Array, ranks_N: Array, candidates_CF: Array, axes: i
 
     length = LENGTH * math.sqrt(axes)
     scores_N = ndtri(ranks_N)
-    factor = cho_factor(_matern(told_NF, told_NF, length) + NOISE * np.eye(len(told_NF)), check_finite=False)
+    kernel_NN = _matern(told_NF, told_NF, length) + NOISE * np.eye(len(told_NF))
     known_NC = _matern(told_NF, candidates_CF, length)
-    solved_NC = cho_solve(factor, known_NC, check_finite=False)
+    with _threads().limit(limits=1):
+        solved_NC = cho_solve(cho_factor(kernel_NN, check_finite=False), known_NC, check_finite=False)
     mean_C = solved_NC.T @ (scores_N - scores_N.mean())
     deviation_C = np.sqrt(np.maximum(1 - (known_NC * solved_NC).sum(axis=0), 0))
     return int((mean_C - CURIOSITY * deviation_C).argmin())
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Where trials have the processors, several threads that wait for each other take ten times as long as one."""
+    return ThreadpoolController()
 
 
 def _matern(a_AF: Array, b_BF: Array, length: float) -> Array:

@@ -74,14 +74,12 @@ class HyperOpt(Learner):
 
     def _picked(self, told: Told, proposals: list[Point]) -> int:
         """The place of the proposal that a Gaussian process of the best and the latest trials likes best."""
-        ranks = (told.ranks() + 0.5) / max(len(told.points), 1)
-        kept = np.union1d(np.nonzero(ranks.argsort().argsort() < PICK_BEST)[0], np.arange(len(ranks))[-PICK_LATEST:])
-        ranks = np.append(
-            ranks[kept], np.full(len(told.pending), 0.5)
-        )  # what has only begun is believed to be ordinary
-        features = np.vstack([told.features[kept], told.features[len(told.points) :]])
+        ranks, known = told.ranks(), len(told.points)
+        kept = np.union1d(np.nonzero(ranks < PICK_BEST)[0], np.arange(known)[-PICK_LATEST:])
+        begun = told.features[known:][-PICK_LATEST:]
+        ranks = np.append((ranks[kept] + 0.5) / known, np.full(len(begun), 0.5))  # what has only begun is ordinary
         candidates = np.array([self.cube.features_of(point) for point in proposals])
-        return most_promising(features, ranks, candidates, self.cube.dimensions)
+        return most_promising(np.vstack([told.features[kept], begun]), ranks, candidates, self.cube.dimensions)
 
     def _best_of_each(
         self, axes: Axes, points: Sequence[Point], good: NDArray[np.bool_], generator: Generator
