@@ -10,10 +10,12 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tune_rnn.schema import Scheduler as Settings
-from tune_rnn.search import Evidence
+
+if TYPE_CHECKING:  # training asks for rungs, and knows nothing of searching
+    from tune_rnn.search import Evidence
 
 
 class Scheduler(Protocol):
