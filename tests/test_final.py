@@ -557,6 +557,8 @@ def test_a_final_stage_that_has_begun_keeps_its_length(journal: Journal) -> None
     trained(journal, {2: [1.5], 0: [1.5]}, before)
     _check_final(before, experiment(final={"seeds": 9}), journal)
     _check_final(before, experiment(final={"top_k": 0}), journal)
+    with pytest.raises(InputError, match=r"^final\.seeds: 1: was \d, and the final stage has begun with so many"):
+        _check_final(before, experiment(final={"seeds": 1}), journal)
     for off in (before, experiment(final={"top_k": 0})):
         with pytest.raises(InputError, match=r"^final\.epochs: 12\.0: was 9, and the final stage has begun with that"):
             _check_final(off, longer, journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ def test_auto_takes_bf16_where_it_is_clearly_faster(
 ) -> None:
     seconds = {"fp32": fp32_s, "bf16": bf16_s}
     monkeypatch.setattr(precision, "_step_seconds", lambda name, *_, **__: seconds[name])
+    monkeypatch.setattr(precision, "_computes_bf16", lambda: True)
     assert precision.resolve_precision("auto", CPU, ["lstm"]) == expected
 
 
@@ -56,6 +58,19 @@ def test_auto_is_fp32_where_bf16_is_impossible(cell: str) -> None:
     assert not precision.is_available("bf16", CPU, cell)
 
 
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [("flags : avx2 avx512_bf16", "bf16"), ("flags : avx2 avx512f", "fp32"), ("Features : asimd bf16", "bf16")],
+)
+def test_a_processor_without_bf16_is_not_believed_to_be_faster_with_it(
+    features: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was timed: on a busy machine it may be anything."""
+    monkeypatch.setattr(precision, "_step_seconds", lambda name, *_, **__: 1.0 if name == "fp32" else 0.5)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: features)
+    assert precision.resolve_precision("auto", CPU, ["lstm"]) == expected
+
+
 def test_auto_finds_an_answer_on_this_machine() -> None:
     assert precision.resolve_precision("auto", CPU, ["lstm", "gru", "rnn"]) in ("fp32", "bf16")
 
@@ -63,6 +78,7 @@ def test_auto_finds_an_answer_on_this_machine() -> None:
 def test_auto_takes_bf16_only_where_it_is_faster_for_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {("fp32", "lstm"): 1.0, ("bf16", "lstm"): 0.5, ("fp32", "gru"): 1.0, ("bf16", "gru"): 1.0}
     monkeypatch.setattr(precision, "_step_seconds", lambda name, _, cell, **__: seconds[name, cell])
+    monkeypatch.setattr(precision, "_computes_bf16", lambda: True)
     assert precision.resolve_precision("auto", CPU, ["lstm"]) == "bf16"
     assert precision.resolve_precision("auto", CPU, ["lstm", "gru"]) == "fp32"
 

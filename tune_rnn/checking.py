@@ -153,7 +153,8 @@ def _stopping(experiment: Experiment) -> str:
     points = ", ".join(f"{rung:g}" for rung in rungs(experiment))
     if not points:
         return "none"
-    return f"{experiment.scheduler.algorithm}, comparing trials at {points} {experiment.budget.unit}"
+    counted = experiment.budget.unit[:-1] if points == "1" else experiment.budget.unit
+    return f"{experiment.scheduler.algorithm}, comparing trials at {points} {counted}"
 
 
 def _median_stopping(experiment: Experiment) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -57,10 +59,22 @@ def resolve_precision(precision: str, device: torch.device, cells: Iterable[str]
 
 
 def _is_worth_it(device: torch.device, cell: str) -> bool:
-    if not is_available("bf16", device, cell):
+    if not _computes_bf16() or not is_available("bf16", device, cell):
         return False
     fp32_s, bf16_s = _step_seconds("fp32", device, cell), _step_seconds("bf16", device, cell)
     return bf16_s is not None and fp32_s is not None and fp32_s > WORTH_IT * bf16_s
+
+
+def _computes_bf16() -> bool:
+    """Whether the processor has arithmetic for bf16, as far as Linux tells.
+
+    Without it oneDNN calculates in fp32 and converts, which is slower; a timing on a busy machine may say otherwise.
+    """
+    try:
+        features = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
+    except OSError:
+        return True
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", features) is not None
 
 
 def _step_seconds(precision: str, device: torch.device, cell: str, repeats: int = 5) -> float | None:

@@ -28,15 +28,19 @@ Section = Mapping[str, Any]
 
 
 class Proposes(Protocol):
-    """What a simulation asks and tells a searcher; `tune_rnn.search.Searcher` says what it means."""
+    """A searcher of your own. Trials are numbered 0, 1, 2 … in the order in which they begin."""
 
-    def propose(self, number: int) -> Proposal | None: ...
+    def propose(self, number: int) -> Proposal | None:
+        """What trial `number` tries, `tune_rnn.search.Proposal({"x": 0.5})`; None: nothing is left to try."""
 
-    def began(self, number: int, assignment: Assignment) -> None: ...
+    def began(self, number: int, assignment: Assignment) -> None:
+        """It has begun with what was proposed."""
 
-    def reported(self, number: int, spent: float, score: float) -> None: ...
+    def reported(self, number: int, spent: float, score: float) -> None:
+        """After `spent` units of the resource its lowest loss is `score`."""
 
-    def ended(self, number: int, diverged: bool = False) -> None: ...
+    def ended(self, number: int, diverged: bool = False) -> None:
+        """It has come to its end, was stopped, or diverged."""
 
 
 def simulate(

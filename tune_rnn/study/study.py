@@ -123,9 +123,12 @@ def _check_wanted(overrides: Sequence[str], larger: Experiment) -> None:
 
 
 def _check_final(before: Experiment, after: Experiment, journal: Journal) -> None:
-    """Refuse another length for the trainings of a final stage that has begun: they could not be compared."""
+    """Refuse fewer seeds for a final stage that has begun, and another length of its trainings: these are compared."""
     if after.final is None or not journal.in_stage(FINAL):
         return
+    if before.final is not None and after.final.seeds < before.final.seeds:
+        rule = f"was {before.final.seeds}, and the final stage has begun with so many; it can only grow"
+        raise InputError("final.seeds", rule, "", after.final.seeds)
     new = after.final.amount(after.budget)
     ended = [trial.spent for trial in journal.in_stage(FINAL) if trial.outcome == "completed"]
     old = max(ended, default=new) if before.final is None else before.final.amount(before.budget)
