@@ -88,3 +88,18 @@ def test_the_report_names_a_tensorboard_that_is_there(monkeypatch: pytest.Monkey
     monkeypatch.setattr("shutil.which", lambda program: None)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert tensorboard_command(Path("run")) == f"{tmp_path}/tensorboard --logdir run"
+
+
+def test_a_best_trial_of_the_final_stage_is_one_seed_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {
+        "configuration": {"model.cell": "gru"},
+        "searched": ["model.cell"],
+        "metrics": {"loss": 1.5},
+        "sample": "",
+        "warnings": (),
+        "places": {},
+    }
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    report = final_report(ENDED, board=Path("run"), again=2, **parts)  # type: ignore[arg-type]
+    assert "Best configuration (trial 7: that of trial 2 with another seed)" in report
+    assert "Validation (its best seed; the mean follows)" in report

@@ -94,7 +94,7 @@ def test_the_best_model_is_the_best_seed_of_the_winner(finished: Result) -> None
     assert best["metrics"]["validation_loss"] == min(first["losses"])
     assert best["trial"] == first["trials"][first["losses"].index(min(first["losses"]))]
     assert evaluate_run(finished.path)["loss"] == best["metrics"]["validation_loss"]
-    assert f"Best configuration (trial {best['trial']})" in finished.text
+    assert f"Best configuration (trial {best['trial']}: that of trial " in finished.text
     assert "Final stage" in finished.text
     assert list((finished.path / f"trial_{best['trial']:04d}").glob("events.out.tfevents.*"))
 

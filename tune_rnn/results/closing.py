@@ -56,21 +56,23 @@ def final_report(
     warnings: Iterable[str],
     places: Mapping[str, Path | str],
     board: Path,
+    again: int | None = None,
 ) -> str:
     """The text that ends a study.
 
     configuration: the best trial's values by dotted key, those as by default left out; the keys in `searched` were
     varied and come first.
     metrics: validation metrics of the best trial. final: what the final stage found, line by line. places: what lies
-    where. board: directory for TensorBoard.
+    where. board: directory for TensorBoard. again: the trial of the search whose configuration the best trial is with
+    another seed.
     """
     first = {key: value for key, value in configuration.items() if key in searched}
     fixed = ", ".join(f"{key}={_scalar(v)}" for key, v in configuration.items() if key not in searched)
     parts = [
         f"{progress.name}: {counts(progress)}, in {duration(progress.elapsed_s)}",
-        _section(f"Best configuration (trial {progress.best_trial})", _rows(first)),
+        _section(f"Best configuration (trial {progress.best_trial}{_again(again)})", _rows(first)),
         _section("Fixed (all else is the default)", textwrap.wrap(fixed, 96)),
-        _section("Validation", _rows(metrics)),
+        _section("Validation" if again is None else "Validation (its best seed; the mean follows)", _rows(metrics)),
         _section("Final stage", final),
         _section("Sample", _printable(sample).splitlines()),
         _section("Warnings", list(warnings)),
@@ -109,3 +111,7 @@ def _rows(values: Mapping[str, Any]) -> list[str]:
 
 def _scalar(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _again(trial: int | None) -> str:
+    return "" if trial is None else f": that of trial {trial} with another seed"

@@ -183,4 +183,5 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
         ],
         places={"run": run.path, "best model": run.best, "summary": run.summary},
         board=run.path,
+        again=best.of if best.stage == FINAL else None,
     )
