@@ -16,7 +16,8 @@ from tune_rnn.space import Assignment, Distribution, Space
 
 Point = dict[str, float]  # label -> place in [0, 1], or the number of a category
 
-HALF = math.sqrt(0.5)
+APART = math.sqrt(0.5)
+"""What a category counts for, so that two are 1 apart, as the ends of a number's range are."""
 
 Axes = dict[str, int | None]
 """Label -> how many categories there are, or None for a number. A branch's own keys have the branch before them."""
@@ -65,7 +66,7 @@ class Cube:
         return self.features_of(self.point(assignment))
 
     def features_of(self, point: Mapping[str, float]) -> tuple[float, ...]:
-        """A number's place, and for each category whether it is that one, so scaled that two categories are 1 apart.
+        """A number's place, and for each category whether it is that one, times `APART`.
 
         What a branch has of its own is 0 in the other branches.
         """
@@ -76,7 +77,7 @@ class Cube:
                 features.append(0.0 if taken is None else taken - 0.5)
             else:
                 chosen = ((taken == one) - 1 / categories for one in range(categories))
-                features += [0.0] * categories if taken is None else [HALF * one for one in chosen]
+                features += [0.0] * categories if taken is None else [APART * one for one in chosen]
         return tuple(features)
 
     def assignment(self, point: Mapping[str, float]) -> Assignment:

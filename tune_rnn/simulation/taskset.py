@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from tune_rnn import space
 from tune_rnn.errors import InputError
+from tune_rnn.search.picking import matern
 from tune_rnn.space import Distribution
 
 Array = NDArray[np.float64]
@@ -109,11 +110,11 @@ class _Smooth:
         few = np.random.default_rng(0).permutation(len(places))[:FIT_ROWS]
         scales, noise = _best_scales(places[few], targets[few, 0])
         mean = targets.mean(axis=0)
-        kernel = _matern(places / scales, places / scales) + noise * np.eye(len(places))
+        kernel = matern(places / scales, places / scales) + noise * np.eye(len(places))
         return cls(places / scales, scales, mean, cho_solve(cho_factor(kernel), targets - mean))
 
     def at(self, place: Array) -> Array:
-        prediction: Array = self.mean + _matern(place[None] / self.scales, self.places)[0] @ self.weights
+        prediction: Array = self.mean + matern(place[None] / self.scales, self.places)[0] @ self.weights
         return prediction
 
 
@@ -134,7 +135,7 @@ def _best_scales(places: Array, target: Array) -> tuple[Array, float]:
 
 def _leave_one_out(places: Array, target: Array) -> tuple[float, float]:
     """The lowest mean squared error of predicting each target from the others, over levels of noise, and that level."""
-    values, vectors = np.linalg.eigh(_matern(places, places))
+    values, vectors = np.linalg.eigh(matern(places, places))
     projected = vectors.T @ (target - target.mean())
     errors = []
     for noise in (1e-3, 1e-2, 3e-2, 0.1, 0.3):
@@ -142,10 +143,3 @@ def _leave_one_out(places: Array, target: Array) -> tuple[float, float]:
         left_out = (vectors @ (inverse * projected)) / ((vectors * vectors) @ inverse)
         errors.append((float(np.mean(left_out**2)), noise))
     return min(errors)
-
-
-def _matern(a: Array, b: Array) -> Array:
-    squares = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
-    distance = np.sqrt(5 * np.maximum(squares, 0))
-    kernel: Array = (1 + distance + distance * distance / 3) * np.exp(-distance)
-    return kernel
