@@ -26,10 +26,17 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "recurrence",
     "regularizers",
     "report",
+    "rungs",
     "training",
 )
 # All that may import torch: neither the command line nor the configuration is among it, nor is the data.
-USES_TORCH = (*(part for part in TRAINING if part not in ("data", "report")), "checking", "results", "single", "study")
+USES_TORCH = (
+    *(part for part in TRAINING if part not in ("data", "report", "rungs")),
+    "checking",
+    "results",
+    "single",
+    "study",
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler
 
+from tune_rnn.rungs import rungs, rungs_of
 from tune_rnn.schedulers import (
     Asha,
     ExpectantAsha,
@@ -21,8 +22,6 @@ from tune_rnn.schedulers import (
     Scheduler,
     Yardstick,
     build_scheduler,
-    rungs,
-    rungs_of,
 )
 from tune_rnn.schema import Scheduler as Settings
 from tune_rnn.search import Evidence

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tune_rnn import schedulers
 from tune_rnn.experiment import Experiment
+from tune_rnn.rungs import rungs_of
 
 CHECKPOINT = "checkpoint.pt"
 """The file in a checkpoint directory (`checkpoint.save`)."""
@@ -72,4 +72,4 @@ class Report:
 
 def rungs(experiment: Experiment) -> list[float]:
     """Budgets below a trial's whole one at which trials are compared, where the scheduler has such."""
-    return schedulers.rungs_of(experiment.scheduler, experiment.budget.amount)
+    return rungs_of(experiment.scheduler, experiment.budget.amount)

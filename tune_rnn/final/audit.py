@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tune_rnn import schedulers
 from tune_rnn.confidence import Ends, as_list, rank_correlation, share_interval
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.journal import AUDIT, SEARCH, Journal, TrialRecord
+from tune_rnn.rungs import rungs
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _factor(experiment: Experiment) -> float:
 
 def _rungs(experiment: Experiment) -> list[float]:
     scheduler, amount = experiment.scheduler, experiment.budget.amount
-    return schedulers.rungs(scheduler.first_rung or experiment.report_every, scheduler.reduction_factor, amount)
+    return rungs(scheduler.first_rung or experiment.report_every, scheduler.reduction_factor, amount)
 
 
 def _correlation(rung: float, trials: list[TrialRecord]) -> tuple[float, float | None, int]:
