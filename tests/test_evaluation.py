@@ -12,6 +12,7 @@ import torch
 
 from tune_rnn import evaluation, model
 from tune_rnn.data import Split
+from tune_rnn.feed import Feed
 from tune_rnn.model import Sizes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,8 +47,12 @@ def plain_loss_sum(parameters: model.Parameters, tokens: torch.Tensor) -> float:
     return float(torch.nn.functional.cross_entropy(logits.double(), tokens[1:], reduction="sum"))
 
 
+def feed_of(split: Split, documents: str = "separate") -> Feed:
+    return Feed(evaluation.evaluation_windows(split, documents), torch.device("cpu"))
+
+
 def loss(split: Split, documents: str = "separate") -> float:
-    return evaluation.evaluate(SIZES, parameters_of(), evaluation.evaluation_windows(split, documents))
+    return evaluation.evaluate(SIZES, parameters_of(), feed_of(split, documents))
 
 
 def tokens_of(split: Split) -> torch.Tensor:
@@ -89,8 +94,8 @@ def test_streams_depend_on_the_length_alone(characters: int, streams: int) -> No
 @pytest.mark.parametrize("characters", [700, 5003])
 def test_zero_weights_give_the_uniform_loss(characters: int) -> None:
     zeros = {name: torch.zeros_like(value) for name, value in parameters_of().items()}
-    windows = evaluation.evaluation_windows(tiny.split(characters), "separate")
-    assert evaluation.evaluate(SIZES, zeros, windows) == pytest.approx(math.log(tiny.VOCABULARY.size), rel=1e-6)
+    feed = feed_of(tiny.split(characters))
+    assert evaluation.evaluate(SIZES, zeros, feed) == pytest.approx(math.log(tiny.VOCABULARY.size), rel=1e-6)
 
 
 def test_the_metric_does_not_depend_on_how_a_trial_trains() -> None:

@@ -77,18 +77,50 @@ def test_auto_finds_an_answer_on_this_machine() -> None:
 
 def test_auto_takes_bf16_only_where_it_is_faster_for_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {("fp32", "lstm"): 1.0, ("bf16", "lstm"): 0.5, ("fp32", "gru"): 1.0, ("bf16", "gru"): 1.0}
-    monkeypatch.setattr(precision, "_step_seconds", lambda name, _, cell, **__: seconds[name, cell])
+    monkeypatch.setattr(precision, "_step_seconds", lambda name, _, cell, *__, **___: seconds[name, cell])
     monkeypatch.setattr(precision, "_computes_bf16", lambda: True)
     assert precision.resolve_precision("auto", CPU, ["lstm"]) == "bf16"
     assert precision.resolve_precision("auto", CPU, ["lstm", "gru"]) == "fp32"
 
 
-def test_a_gpu_has_fp32_alone() -> None:
+def test_a_gpu_that_torch_does_not_see_has_fp32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu = torch.device("cuda")
     assert precision.resolve_precision("auto", gpu, ["lstm"]) == "fp32"
     assert precision.resolve_precision("fp32", gpu, ["lstm"]) == "fp32"
     with pytest.raises(InputError, match="cell lstm cannot train with bf16 on this cuda"):
         precision.resolve_precision("bf16", gpu, ["lstm"])
+
+
+@pytest.mark.parametrize(
+    ("capability", "seconds", "expected"),
+    [
+        ((9, 0), {"fp32": 1.0, "tf32": 0.8, "fp16": 0.5}, "fp16"),
+        ((9, 0), {"fp32": 1.0, "tf32": 0.8, "fp16": 1.5}, "tf32"),
+        ((9, 0), {"fp32": 1.0, "tf32": 0.95, "fp16": 1.5}, "fp32"),
+        ((7, 5), {"fp32": 1.0, "tf32": 0.4, "fp16": 0.5}, "fp16"),
+        ((6, 1), {"fp32": 1.0, "tf32": 0.5, "fp16": 0.5}, "fp32"),
+    ],
+)
+def test_auto_on_a_gpu_takes_what_is_fastest_for_the_largest_model(
+    capability: tuple[int, int], seconds: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = set[int]()
+
+    def step_seconds(name: str, device: torch.device, cell: str, hidden: int) -> float:
+        timed.add(hidden)
+        return seconds[name]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(precision, "_step_seconds", step_seconds)
+    assert precision.resolve_precision("auto", torch.device("cuda"), ["lstm"], 650) == expected
+    assert timed <= {650}
+
+
+def test_tf32_is_refused_on_a_processor() -> None:
+    with pytest.raises(InputError, match=r"^training\.precision: 'tf32': cell lstm cannot train with tf32 on this cpu"):
+        precision.resolve_precision("tf32", CPU, ["lstm"])
 
 
 @pytest.mark.usefixtures("bf16_nowhere")

@@ -120,7 +120,7 @@ def test_inverted_dropout_preserves_the_mean(rate: float, seed: int) -> None:
 
 def test_masks_are_a_function_of_seed_and_step_alone() -> None:
     def mask(seed: int, step: int) -> torch.Tensor:
-        generator = regularizers.generator_for(seed, step, torch.device("cpu"))
+        generator = regularizers.seed_for_step(torch.Generator(), seed, step)
         return regularizers.draw_masks(SIZES, Dropout(input=0.5), (6, 4), generator)["input"]
 
     torch.manual_seed(1)
@@ -251,7 +251,7 @@ def test_what_is_minimised_is_written_out(fraternal: float) -> None:
 @pytest.mark.parametrize("step", [0, 99])
 def test_gradient_noise_has_its_variance(step: int) -> None:
     gradients = [torch.zeros(200, 300), torch.zeros(1000)]
-    regularizers.add_noise(gradients, 0.3, step, torch.Generator().manual_seed(0))
+    regularizers.add_noise(gradients, regularizers.noise_deviation(0.3, step), torch.Generator().manual_seed(0))
     variance = float(torch.cat([gradient.flatten() for gradient in gradients]).double().var())
     assert variance == pytest.approx(0.3 / (1 + step) ** 0.55, rel=0.03)
 

@@ -73,7 +73,8 @@ def check(experiment: Experiment) -> str:
 
 def _precision(experiment: Experiment, slots: Slots) -> str:
     (stated,) = experiment.extremes("training.precision")
-    return resolve_precision(stated, torch.device("cuda" if slots.gpu else "cpu"), experiment.extremes("model.cell"))
+    device, hidden = torch.device("cuda" if slots.gpu else "cpu"), max(experiment.extremes("model.hidden_size"))
+    return resolve_precision(stated, device, experiment.extremes("model.cell"), hidden)
 
 
 def _share(slots: Slots) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tune_rnn.data import Batch, Split, StreamWindows
+from tune_rnn.data import Split, StreamWindows
 from tune_rnn.decoder import total_cross_entropy
+from tune_rnn.feed import Feed
 from tune_rnn.model import Sizes, encode, reset_state, zero_state
 from tune_rnn.precision import autocast
 
@@ -29,19 +30,11 @@ def evaluation_windows(split: Split, documents: str) -> StreamWindows:
     return StreamWindows(split, streams, WINDOW, documents)
 
 
-def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch's inputs (T, B), targets (T, B) and fresh flags (B) on `device`."""
-    inputs, targets, fresh = (
-        torch.from_numpy(array).to(device) for array in (batch.inputs_TB, batch.targets_TB, batch.fresh_B)
-    )
-    return inputs, targets, fresh
-
-
 @torch.no_grad()
 def evaluate(
     sizes: Sizes,
     parameters: Mapping[str, Tensor],
-    windows: StreamWindows,
+    feed: Feed,
     precision: str = "fp32",
     masks: Mapping[str, Tensor] | None = None,
 ) -> float:
@@ -49,14 +42,13 @@ def evaluate(
 
     `masks` are those of evaluation (`regularizers.expected_masks`).
     """
-    device = parameters["embedding.weight"].device
-    state = zero_state(sizes, windows.streams, device)
-    total, predictions = torch.zeros((), dtype=torch.float64, device=device), 0
-    for index in range(len(windows)):
-        batch = windows.batch(index)
-        inputs_TB, targets_TB, fresh_B = to_tensors(batch, device)
-        with autocast(device, precision):
+    state = zero_state(sizes, feed.windows.streams, feed.device)
+    total, predictions = torch.zeros((), dtype=torch.float64, device=feed.device), 0
+    for index in range(len(feed.windows)):
+        spans = feed.windows.spans(index)
+        inputs_TB, targets_TB, fresh_B = feed.window(spans)
+        with autocast(feed.device, precision):
             outputs_TBH, state = encode(sizes, parameters, reset_state(state, fresh_B), inputs_TB, masks or {})
             total += total_cross_entropy(parameters, outputs_TBH, targets_TB).double()
-        predictions += batch.predictions
+        predictions += spans.predictions
     return float(total) / predictions

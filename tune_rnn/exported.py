@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save
 from tune_rnn import decoder, evaluation, model, regularizers
 from tune_rnn.data import AnyVocabulary, Split, vocabulary_from_json
 from tune_rnn.errors import InputError
-from tune_rnn.precision import is_available
+from tune_rnn.feed import Feed
+from tune_rnn.precision import is_available, use_tf32
 
 FORMAT = 1
 
@@ -50,8 +51,9 @@ class TrainedModel:
         precision = str(self.metadata.get("precision", "fp32"))
         if not is_available(precision, self.device, self.sizes.cell):
             precision = "fp32"
-        windows = evaluation.evaluation_windows(split, documents)
-        return evaluation.evaluate(self.sizes, self.parameters, windows, precision, self._masks())
+        use_tf32(precision == "tf32")
+        feed = Feed(evaluation.evaluation_windows(split, documents), self.device)
+        return evaluation.evaluate(self.sizes, self.parameters, feed, precision, self._masks())
 
     @torch.no_grad()
     def sample(self, prompt: str = "", length: int = 200, temperature: float = 1.0, seed: int = 0) -> str:

@@ -10,7 +10,7 @@ Shapes: T time steps, B streams, V symbols, E embedding size, H hidden size of a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -142,6 +142,17 @@ def reset_state(state: State, fresh_B: Tensor) -> State:
 def detach_state(state: State) -> State:
     """Cut the graph: gradients do not reach back into the last window (truncated back-propagation)."""
     return tuple(tuple(part.detach().float() for part in layer) for layer in state)
+
+
+def parts_of(state: State) -> list[Tensor]:
+    """A state's tensors in a row; `state_of` is the way back."""
+    return [part for layer in state for part in layer]
+
+
+def state_of(sizes: Sizes, parts: Sequence[Tensor]) -> State:
+    """The state whose tensors these are."""
+    each = len(parts) // len(sizes.hidden)
+    return tuple(tuple(parts[first : first + each]) for first in range(0, len(parts), each))
 
 
 def embed(

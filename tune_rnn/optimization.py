@@ -20,12 +20,14 @@ def build_optimizer(name: str, parameters: Sequence[Tensor], learning_rate: floa
 
     `adamw` is therefore Adam with `regularizers.weight_decay`, exactly as Loshchilov & Hutter (2019) define it.
     Adam: β = (0.9, 0.999), ε = 1e-8. RMSprop: α = 0.99, ε = 1e-8. SGD without momentum.
+    On a GPU their steps can be captured in a CUDA graph, with a rate that is a tensor.
     """
+    on_gpu = parameters[0].is_cuda
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=learning_rate, fused=True)
     if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=learning_rate, foreach=True)
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        return torch.optim.RMSprop(parameters, lr=learning_rate, foreach=True, capturable=on_gpu)
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=on_gpu)
 
 
 class Schedule:

@@ -51,18 +51,27 @@ FUSED = ("weight_input", "weight_hidden", "bias_input", "bias_hidden")
 """What the kernels take, in the order in which cuDNN lays it out."""
 
 
-def in_one_block(weights: Weights) -> dict[str, Tensor]:
-    """The same weights as views of one new tensor: cuDNN copies those of a layer that lie apart, at each call.
+def in_one_block(weights: Weights, kind: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The same weights, of another type if need be, as views of one new tensor.
 
-    Weights that a mask has multiplied do; all others are laid out once (`model.to_device`).
+    cuDNN copies those of a layer that lie apart, at each call. Weights that a mask has multiplied do; all others are
+    laid out once (`model.to_device`).
     """
-    block = torch.cat([weights[name].flatten() for name in FUSED])
+    block = torch.cat([weights[name].flatten() for name in FUSED]).to(kind)
     parts = torch.split(block, [weights[name].numel() for name in FUSED])
     return {name: part.view(weights[name].shape) for name, part in zip(FUSED, parts, strict=True)}
 
 
 def fused(cell: str, weights: Weights, inputs_TBI: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-    """Outputs (T, B, H) and the new state, by PyTorch's kernels."""
+    """Outputs (T, B, H) and the new state, by PyTorch's kernels.
+
+    Under autocast on a GPU all that cuDNN sees is converted in one go.
+    """
+    if inputs_TBI.is_cuda and torch.is_autocast_enabled("cuda"):
+        kind = torch.get_autocast_dtype("cuda")
+        weights, state = in_one_block(weights, kind), tuple(part.to(kind) for part in state)
+        with torch.autocast("cuda", enabled=False):
+            return fused(cell, weights, inputs_TBI.to(kind), state)
     flat = [weights[name] for name in FUSED]
     train = torch.is_grad_enabled()  # without it the kernels keep nothing for a backward pass
     options = (flat, True, 1, 0.0, train, False, False)  # biases, 1 layer, no dropout, …, time first

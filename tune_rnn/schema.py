@@ -132,7 +132,7 @@ class Training(_Section):
     batch_size: Count = 32
     sequence_length: Count = 64
     windows: Literal["streams", "variable", "random"] = "streams"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     patience: Annotated[int, Field(ge=0)] = 0  # reports, at rungs too, without a lower loss; 0: none ends a trial
     report_every: Positive | None = None  # in the budget's unit; default 1 epoch, or a twentieth of the tokens
 

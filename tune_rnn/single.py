@@ -94,7 +94,8 @@ def train(
     prepare_process(threads)
     device = _device(experiment)
     config = experiment.trial_config({})
-    precision = resolve_precision(config.training.precision, torch.device(device), [config.model.cell])
+    cells, hidden = [config.model.cell], config.model.hidden_size
+    precision = resolve_precision(config.training.precision, torch.device(device), cells, hidden)
     experiment = experiment.replace("training.precision", precision)
     config = experiment.trial_config({})
     seed = trial_seed(experiment.search.seed, 0) if seed is None else seed

@@ -21,14 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tune_rnn import evaluation, model, regularizers
+from tune_rnn import evaluation, feed, model, regularizers
+from tune_rnn.captured import Captured
 from tune_rnn.data import RandomWindows, Split, StreamWindows, VariableWindows
 from tune_rnn.errors import TrialFailed
 from tune_rnn.interval import Interval
+from tune_rnn.loss_scale import LossScale
 from tune_rnn.memory import check_memory
 from tune_rnn.objective import forward_pass, objective
 from tune_rnn.optimization import Schedule, build_optimizer
-from tune_rnn.precision import autocast, is_available
+from tune_rnn.precision import autocast, is_available, use_tf32
 from tune_rnn.report import Report, TrialBudget
 from tune_rnn.schema import TrialConfig
 
@@ -66,17 +68,24 @@ class Training:
         self.device = torch.device(device)
         if not is_available(training.precision, self.device, config.model.cell):
             hint = "Set training.precision: auto."
-            raise TrialFailed(f"cell {config.model.cell} cannot train with bf16 on this {self.device.type}. {hint}")
+            what = f"cell {config.model.cell} cannot train with {training.precision}"
+            raise TrialFailed(f"{what} on this {self.device.type}. {hint}")
+        use_tf32(training.precision == "tf32")
         self.sizes = sizes_of(config, data.vocabulary_size)
         check_memory(self.sizes, self.device)
+        self.learning_rate = training.learning_rate
         self.windows = _training_windows(config, data, seed)
-        self.validation = evaluation.evaluation_windows(data.validation, data.documents)
+        self.feed = feed.Feed(self.windows, self.device)
+        self.validation = feed.Feed(evaluation.evaluation_windows(data.validation, data.documents), self.device)
         self.predictions = data.train.predictions
         self.parameters = self._initial_parameters()
         self.dropout = regularizers.Dropout.of(config.regularizers)
         self.total_steps = self._steps(budget.report_at[-1])
         self.averaging = regularizers.Averaging(config.regularizers, self.total_steps)
         self.optimizer = build_optimizer(training.optimizer, list(self.parameters.values()), training.learning_rate)
+        self.generator = torch.Generator(self.device)
+        self.captured = self._captured()
+        self.loss_scale = LossScale(self.device) if training.precision == "fp16" else None
         self.schedule = Schedule(training.schedule, training.learning_rate, self.total_steps)
         self.state = model.zero_state(self.sizes, training.batch_size, self.device)
         self.best_parameters: model.Parameters = {}
@@ -89,12 +98,16 @@ class Training:
         Ends sooner when the trial diverges (a loss that is not finite, or above twice the uniform
         distribution's after the first 5 % of the budget) or when `patience` reports in a row did not improve.
         """
-        for spent in self.budget.report_at[self.reports :]:
-            report = self._iteration(spent)
-            self.reports += 1
-            yield report
-            if report.finished:
-                return
+        self.captured = self.captured or self._captured()
+        try:
+            for spent in self.budget.report_at[self.reports :]:
+                report = self._iteration(spent)
+                self.reports += 1
+                yield report
+                if report.finished:
+                    return
+        finally:
+            self.captured = None  # it refers to this training, which would keep its memory on the GPU
 
     def _iteration(self, spent: float) -> Report:
         """Train up to the amount `spent`, evaluate, report."""
@@ -122,7 +135,7 @@ class Training:
             train_loss=None if diverged else train_loss,
             validation_loss=None if diverged else loss,
             best_loss=self.best_loss if math.isfinite(self.best_loss) else None,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            learning_rate=self.learning_rate,
             gradient_norm=gradient_norm,
             tokens_per_second=(self.tokens - tokens_before) / max(trained - started, 1e-9),
             training_s=time.perf_counter() - started,
@@ -133,26 +146,53 @@ class Training:
 
     def train_step(self) -> tuple[Tensor, Tensor]:
         """Train on one window; returns its loss, and the gradient norm before clipping."""
-        strengths = self.config.regularizers
-        batch = self.windows.batch(self.step)
-        inputs_TB, targets_TB, fresh_B = evaluation.to_tensors(batch, self.device)
-        generator = regularizers.generator_for(self.seed, self.step, self.device)
+        regularizers.seed_for_step(self.generator, self.seed, self.step)
+        noise = regularizers.noise_deviation(self.config.regularizers.gradient_noise, self.step)
+        spans = self.windows.spans(self.step)
+        self.learning_rate = self._rate(spans.steps)
+        if self.captured is not None and spans.steps == self.config.training.sequence_length:
+            places_3B = feed.upload(spans, self.device)
+            numbers = torch.tensor([self.learning_rate, noise]).pin_memory().to(self.device, non_blocking=True)
+            loss, norm, *parts = self.captured(places_3B, numbers, *model.parts_of(self.state))
+            self.state = model.state_of(self.sizes, parts)
+        else:
+            loss, norm, self.state = self._step(self.feed.window(spans), self.state, self.learning_rate, noise)
+        self.step += 1
+        self.tokens += spans.predictions
+        self.averaging.update(self.parameters, self.step)
+        return loss, norm
+
+    def _captured(self) -> Captured | None:
+        """The step on a window of full length as one launch, on a GPU, where no shape depends on the data."""
+        if self.device.type != "cuda" or self.sizes.decoder == "adaptive" or self.config.training.windows == "variable":
+            return None
+        return Captured(self._step_of_tensors, self.generator)
+
+    def _step_of_tensors(self, places_3B: Tensor, numbers: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """`_step` as a function of tensors alone: where the windows are, (learning rate, noise), and the state's."""
+        window = self.feed.cut(places_3B, self.config.training.sequence_length)
+        loss, norm, state = self._step(window, model.state_of(self.sizes, parts), numbers[0], numbers[1])
+        return loss, norm, *model.parts_of(state)
+
+    def _step(
+        self, window: feed.Window, state: model.State, learning_rate: float | Tensor, noise: float | Tensor
+    ) -> tuple[Tensor, Tensor, model.State]:
+        """Change the parameters; returns loss, gradient norm and state. Looks at no number on the device."""
+        strengths, (inputs_TB, targets_TB, fresh_B) = self.config.regularizers, window
         draws = 2 if strengths.fraternal_dropout > 0 else 1
         shape_TB = (inputs_TB.shape[0], inputs_TB.shape[1])
-        masks = [regularizers.draw_masks(self.sizes, self.dropout, shape_TB, generator) for _ in range(draws)]
+        masks = [regularizers.draw_masks(self.sizes, self.dropout, shape_TB, self.generator) for _ in range(draws)]
         if strengths.state_reset > 0:
-            fresh_B = regularizers.reset_some(fresh_B, strengths.state_reset, generator)
-        state = model.reset_state(self.state, fresh_B)
+            fresh_B = regularizers.reset_some(fresh_B, strengths.state_reset, self.generator)
+        state = model.reset_state(state, fresh_B)
         with autocast(self.device, self.config.training.precision):
             passes = [forward_pass(self.sizes, self.parameters, state, inputs_TB, drawn) for drawn in masks]
             loss, total = objective(self.parameters, passes, targets_TB, strengths)
+        if self.loss_scale is not None:
+            total = total * self.loss_scale.scale
         total.backward()  # type: ignore[no-untyped-call]
-        gradient_norm = self._update(generator, self._rate(shape_TB[0]))
-        self.state = model.detach_state(passes[0].state)
-        self.step += 1
-        self.tokens += batch.predictions
-        self.averaging.update(self.parameters, self.step)
-        return loss.detach(), gradient_norm
+        gradient_norm = self._update(learning_rate, noise)
+        return loss.detach(), gradient_norm, model.detach_state(passes[0].state)
 
     def _rate(self, length: int) -> float:
         """The step's learning rate; windows of variable length have it in proportion to theirs."""
@@ -160,15 +200,17 @@ class Training:
         scale = length / training.sequence_length if training.windows == "variable" else 1.0
         return scale * self.schedule.rate(self.step)
 
-    def _update(self, generator: torch.Generator, learning_rate: float) -> Tensor:
+    def _update(self, learning_rate: float | Tensor, noise: float | Tensor) -> Tensor:
         """Penalise, clip, add noise, decay, step, limit; returns the gradient norm before clipping."""
         strengths, parameters = self.config.regularizers, list(self.parameters.values())
+        if self.loss_scale is not None:
+            self.loss_scale.unscale([parameter.grad for parameter in parameters if parameter.grad is not None])
         if strengths.l1 > 0 or strengths.l2 > 0:
             regularizers.add_penalty(regularizers.penalised(self.parameters), strengths.l1, strengths.l2)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
         if strengths.gradient_noise > 0:
-            regularizers.add_noise(gradients, strengths.gradient_noise, self.step, generator)
+            regularizers.add_noise(gradients, noise, self.generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         with torch.no_grad():
@@ -242,6 +284,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "state": self.state,
             "schedule_scale": self.schedule.scale,
+            "loss_scale": self.loss_scale.state_dict() if self.loss_scale else {},
             **{name: getattr(self, name) for name in _COUNTERS},
         }
 
@@ -258,7 +301,10 @@ class Training:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.averaging.load_state_dict(saved["averaging"], self.device)
         self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in saved["state"])
+        self.captured = self._captured()  # the optimizer's state is in other memory now
         self.schedule.scale = saved["schedule_scale"]
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(saved["loss_scale"])
         for name in _COUNTERS:
             setattr(self, name, saved[name])
 

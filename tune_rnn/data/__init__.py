@@ -9,7 +9,7 @@ from tune_rnn.data.symbols import AnyVocabulary, vocabulary_from_json
 from tune_rnn.data.tokens import Split
 from tune_rnn.data.variable import VariableWindows
 from tune_rnn.data.vocabulary import Vocabulary
-from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, StreamWindows
+from tune_rnn.data.windows import IGNORE, Batch, RandomWindows, Spans, StreamWindows, cut_windows
 
 __all__ = [
     "CORPORA",
@@ -18,11 +18,13 @@ __all__ = [
     "Batch",
     "Corpus",
     "RandomWindows",
+    "Spans",
     "Split",
     "StreamWindows",
     "VariableWindows",
     "Vocabulary",
     "absolute_paths",
+    "cut_windows",
     "load_corpus",
     "vocabulary_from_json",
 ]

@@ -5,26 +5,16 @@ Shapes: T time steps of a window, B parallel streams, D documents. A position is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tune_rnn.data.tokens import Split
-from tune_rnn.data.windows import Batch, Integers, cut_windows, documents_of
+from tune_rnn.data.windows import Batch, Integers, Spans, cut_windows, documents_of
 
 HALVED = 0.05
 """Probability of a window of about half the length."""
 
 SPREAD = 5.0
 SHORTEST = 5
-
-
-@dataclass(frozen=True)
-class _Window:
-    first_token_B: Integers  # noqa: N815 (the shape is part of the name)
-    length_B: Integers  # noqa: N815
-    fresh_B: NDArray[np.bool_]  # noqa: N815
 
 
 class VariableWindows:
@@ -41,7 +31,7 @@ class VariableWindows:
         self._document_start_D = self._document_end_D - positions_D
         run_start = np.arange(streams + 1) * int(positions_D.sum()) // streams
         self._run_start_B, self._run_end_B = run_start[:-1], run_start[1:]
-        self._tokens = np.asarray(split.tokens)
+        self.tokens = np.asarray(split.tokens)
         self.streams, self._length, self._seed = streams, length, seed
         self._passes_before = 0
         self._plan = self._plan_of(0)
@@ -52,18 +42,21 @@ class VariableWindows:
         mean = self._length * (1 - HALVED / 2)
         return int(np.ceil((self._run_end_B - self._run_start_B).max() / max(mean, SHORTEST)))
 
-    def batch(self, step: int) -> Batch:
-        """Return the window of a step >= 0, whatever was asked for before."""
+    def spans(self, step: int) -> Spans:
+        """Return the windows of a step >= 0, whatever was asked for before."""
         if step < self._passes_before:
             self._passes_before, self._plan_number, self._plan = 0, 0, self._plan_of(0)
         while step - self._passes_before >= len(self._plan):
             self._passes_before += len(self._plan)
             self._plan_number += 1
             self._plan = self._plan_of(self._plan_number)
-        window = self._plan[step - self._passes_before]
-        return cut_windows(self._tokens, window.first_token_B, window.length_B, window.fresh_B)
+        return self._plan[step - self._passes_before]
 
-    def _plan_of(self, number: int) -> list[_Window]:
+    def batch(self, step: int) -> Batch:
+        """The symbols of `spans`."""
+        return cut_windows(self.tokens, self.spans(step))
+
+    def _plan_of(self, number: int) -> list[Spans]:
         """The windows of one pass."""
         generator, position_B = np.random.default_rng((self._seed, number)), self._run_start_B
         plan = []
@@ -77,11 +70,11 @@ class VariableWindows:
         base = self._length / 2 if generator.random() < HALVED else float(self._length)
         return max(SHORTEST, round(generator.normal(base, SPREAD)))
 
-    def _window(self, position_B: Integers, length: int) -> _Window:
+    def _window(self, position_B: Integers, length: int) -> Spans:
         document_B = np.searchsorted(self._document_end_D, position_B, side="right")
         document_B = np.minimum(document_B, len(self._document_end_D) - 1)  # streams that have ended
         end_B = np.minimum(self._document_end_D[document_B], self._run_end_B)
         offset_B = position_B - self._document_start_D[document_B]
         fresh_B = (offset_B == 0) | (position_B == self._run_start_B) | (position_B >= self._run_end_B)
         length_B = np.clip(end_B - position_B, 0, length)
-        return _Window(self._first_token_D[document_B] + offset_B, length_B, fresh_B)
+        return Spans(self._first_token_D[document_B] + offset_B, length_B, fresh_B)

@@ -23,6 +23,25 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Spans:
+    """Where B windows are: each one's first token and number of positions (0: none), and whether its state is new."""
+
+    first_token_B: Integers  # noqa: N815 (the shape is part of the name)
+    length_B: Integers  # noqa: N815
+    fresh_B: NDArray[np.bool_]  # noqa: N815
+
+    @property
+    def steps(self) -> int:
+        """T, the length of the longest window."""
+        return int(self.length_B.max())
+
+    @property
+    def predictions(self) -> int:
+        """Targets that count."""
+        return int(self.length_B.sum())
+
+
+@dataclass(frozen=True)
 class Batch:
     """B windows of at most T tokens; `fresh_B`: zero the state first; `predictions`: targets that count."""
 
@@ -54,7 +73,7 @@ class StreamWindows:
         document_P = np.searchsorted(first_position_D, piece_start_P, side="right") - 1
 
         self.streams, self._length = streams, length
-        self._tokens = np.asarray(split.tokens)
+        self.tokens = np.asarray(split.tokens)
         self._positions_P = np.diff(piece_start_P, append=total)
         self._first_token_P = first_token_D[document_P] + piece_start_P - first_position_D[document_P]
         windows_before_P = np.concatenate([[0], np.cumsum(-(-self._positions_P // length))])
@@ -66,7 +85,7 @@ class StreamWindows:
         """Batches (optimizer steps) in one pass."""
         return int((self._end_window_B - self._first_window_B).max())
 
-    def batch(self, index: int) -> Batch:
+    def spans(self, index: int) -> Spans:
         """Return the `index`-th window of every stream; after `len(self)` of them the next pass begins."""
         index %= len(self)
         window_B = self._first_window_B + index
@@ -76,7 +95,11 @@ class StreamWindows:
         length_B = np.minimum(self._positions_P[piece_B] - offset_B, self._length)
         length_B[ended_B] = 0
         first_token_B = self._first_token_P[piece_B] + offset_B
-        return cut_windows(self._tokens, first_token_B, length_B, ended_B | (offset_B == 0))
+        return Spans(first_token_B, length_B, ended_B | (offset_B == 0))
+
+    def batch(self, index: int) -> Batch:
+        """The symbols of `spans`."""
+        return cut_windows(self.tokens, self.spans(index))
 
 
 class RandomWindows:
@@ -91,15 +114,15 @@ class RandomWindows:
     def __init__(self, split: Split, streams: int, length: int, documents: str = "separate", *, seed: int) -> None:
         self._first_token_D, self._positions_D = documents_of(split, documents)
         self._first_start_D = np.concatenate([[0], np.cumsum(self._positions_D + length - 1)])
-        self._tokens = np.asarray(split.tokens)
+        self.tokens = np.asarray(split.tokens)
         self.streams, self._length, self._seed = streams, length, seed
 
     def __len__(self) -> int:
         """Batches (optimizer steps) that count as one pass."""
         return -(-int(self._first_start_D[-1]) // (self.streams * self._length))
 
-    def batch(self, index: int) -> Batch:
-        """Return the `index`-th batch; any index >= 0 may be asked for."""
+    def spans(self, index: int) -> Spans:
+        """Return the `index`-th batch's windows; any index >= 0 may be asked for."""
         generator = np.random.default_rng((self._seed, index))
         start_B = generator.integers(self._first_start_D[-1], size=self.streams)
         document_B = np.searchsorted(self._first_start_D, start_B, side="right") - 1
@@ -107,7 +130,11 @@ class RandomWindows:
         end_B = np.minimum(begin_B + self._length, self._positions_D[document_B])
         begin_B = np.maximum(begin_B, 0)
         first_token_B = self._first_token_D[document_B] + begin_B
-        return cut_windows(self._tokens, first_token_B, end_B - begin_B, np.ones(self.streams, dtype=bool))
+        return Spans(first_token_B, end_B - begin_B, np.ones(self.streams, dtype=bool))
+
+    def batch(self, index: int) -> Batch:
+        """The symbols of `spans`."""
+        return cut_windows(self.tokens, self.spans(index))
 
 
 def documents_of(split: Split, documents: str) -> tuple[Integers, Integers]:
@@ -120,14 +147,14 @@ def documents_of(split: Split, documents: str) -> tuple[Integers, Integers]:
     return first_token_D[predictable_D], positions_D[predictable_D]
 
 
-def cut_windows(tokens: NDArray[Any], first_token_B: Integers, length_B: Integers, fresh_B: NDArray[np.bool_]) -> Batch:
-    """Gather the windows at `first_token_B`; behind their `length_B`, inputs are 0 and targets IGNORE."""
-    longest = int(length_B.max())
-    index_TB = np.arange(longest + 1)[:, None] + first_token_B
+def cut_windows(tokens: NDArray[Any], spans: Spans) -> Batch:
+    """Gather the windows' symbols; behind their ends, inputs are 0 and targets IGNORE."""
+    longest, length_B = spans.steps, spans.length_B
+    index_TB = np.arange(longest + 1)[:, None] + spans.first_token_B
     # Clipped because padding may lie behind the last token.
     window_TB = tokens.take(index_TB, mode="clip").astype(np.int64)
     inputs_TB, targets_TB = window_TB[:-1], window_TB[1:].copy()
     if int(length_B.min()) < longest:
         padding_TB = np.arange(longest)[:, None] >= length_B
         inputs_TB[padding_TB], targets_TB[padding_TB] = 0, IGNORE
-    return Batch(inputs_TB, targets_TB, fresh_B, int(length_B.sum()))
+    return Batch(inputs_TB, targets_TB, spans.fresh_B, spans.predictions)

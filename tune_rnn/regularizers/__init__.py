@@ -7,8 +7,8 @@ leaves the computation bit for bit as if the regulariser did not exist.
 from __future__ import annotations
 
 from tune_rnn.regularizers.averaging import Averaging
-from tune_rnn.regularizers.gradients import add_noise, clip_gradients, global_norm
-from tune_rnn.regularizers.masks import Dropout, draw_masks, expected_masks, generator_for, reset_some
+from tune_rnn.regularizers.gradients import add_noise, clip_gradients, global_norm, noise_deviation
+from tune_rnn.regularizers.masks import Dropout, draw_masks, expected_masks, reset_some, seed_for_step
 from tune_rnn.regularizers.penalties import (
     activation,
     add_penalty,
@@ -29,10 +29,11 @@ __all__ = [
     "draw_masks",
     "expected_masks",
     "fraternal",
-    "generator_for",
     "global_norm",
     "limit_norms",
+    "noise_deviation",
     "penalised",
     "reset_some",
+    "seed_for_step",
     "temporal_activation",
 ]

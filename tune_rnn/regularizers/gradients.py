@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,8 +31,12 @@ def clip_gradients(gradients: list[Tensor], clip_value: float, clip_norm: float)
     return before
 
 
-def add_noise(gradients: list[Tensor], strength: float, step: int, generator: torch.Generator) -> None:
-    """g ← g + N(0, σ²) with σ² = η / (1 + t)^0.55 at step t (Neelakantan et al. 2015), after clipping."""
-    sigma = (strength / (1 + step) ** NOISE_DECAY) ** 0.5
+def noise_deviation(strength: float, step: int) -> float:
+    """σ of the noise at step t: σ² = η / (1 + t)^0.55 (Neelakantan et al. 2015)."""
+    return math.sqrt(strength / (1 + step) ** NOISE_DECAY)
+
+
+def add_noise(gradients: list[Tensor], deviation: float | Tensor, generator: torch.Generator) -> None:
+    """g ← g + N(0, σ²), after clipping."""
     for gradient in gradients:
-        gradient.add_(torch.randn(gradient.shape, generator=generator, device=gradient.device), alpha=sigma)
+        gradient.add_(torch.randn(gradient.shape, generator=generator, device=gradient.device) * deviation)

@@ -45,10 +45,10 @@ class Dropout:
         )
 
 
-def generator_for(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The generator of one training step: a function of (trial seed, step) alone, so nothing has to be saved."""
+def seed_for_step(generator: torch.Generator, seed: int, step: int) -> torch.Generator:
+    """Begin one training step's numbers: a function of (trial seed, step) alone, so nothing has to be saved."""
     mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
-    return torch.Generator(device).manual_seed(mixed >> 1)  # manual_seed takes 63 bits without a sign
+    return generator.manual_seed(mixed >> 1)  # manual_seed takes 63 bits without a sign
 
 
 def draw_masks(

@@ -18,17 +18,23 @@ def penalised(parameters: Mapping[str, Tensor]) -> list[Tensor]:
     return [value for name, value in parameters.items() if "weight" in name]
 
 
-def add_penalty(weights: Iterable[Tensor], l1: float | Tensor, l2: float | Tensor) -> None:
+def add_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> None:
     """Add to each weight's gradient that of l1 · Σ|w| + l2 · Σw² (both: elastic net, Zou & Hastie 2005), in place.
 
     That is l1 · sign(w) + 2 · l2 · w: of a term of the loss, and so clipped with the rest, but at a fraction of what it
     costs through a graph. A subgradient makes weights small, not exactly zero.
     """
     with torch.no_grad():
+        weights, gradients = list(weights), []
         for weight in weights:
             if weight.grad is None:  # an adaptive softmax leaves out what no target needed
                 weight.grad = torch.zeros_like(weight)
-            weight.grad.add_(weight.sign() * l1 + weight * (2 * l2))
+            gradients.append(weight.grad)
+        if l1 > 0:
+            signs = torch._foreach_sign(weights)
+            torch._foreach_add_(gradients, signs, alpha=l1)
+        if l2 > 0:
+            torch._foreach_add_(gradients, weights, alpha=2 * l2)
 
 
 def activation(outputs_TBH: Tensor) -> Tensor:

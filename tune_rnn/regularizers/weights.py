@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def decay_weights(parameters: list[Tensor], learning_rate: float, weight_decay: float) -> None:
+def decay_weights(parameters: list[Tensor], learning_rate: float | Tensor, weight_decay: float) -> None:
     """Decoupled weight decay, in place, all parameters: w ← (1 - ηλ)·w (Loshchilov & Hutter 2019, eq. 9).
 
     The same for every optimizer and never through the gradient, so clipping and Adam's scaling leave it alone.

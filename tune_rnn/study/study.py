@@ -149,7 +149,8 @@ def _resolve_precision(experiment: Experiment) -> Future[str]:
         on_gpu = experiment.resources.may_use_gpu and torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
         (precision,) = experiment.extremes("training.precision")
-        return resolve_precision(precision, device, experiment.extremes("model.cell"))
+        hidden = max(experiment.extremes("model.hidden_size"))
+        return resolve_precision(precision, device, experiment.extremes("model.cell"), hidden)
 
     thread = ThreadPoolExecutor(1)
     future = thread.submit(resolve)
