@@ -394,7 +394,7 @@ def test_check_says_what_would_run(folder: Path, capsys: Capture, monkeypatch: p
     for part in (
         "text.txt: train ",
         "4 trials of at most 9 epochs, at most 100 hours in all",
-        "the best 3 with 3 new seeds: 9 trainings of 9 epochs; final.top_k=0 leaves it out",
+        "the best with 3 new seeds: 3 trainings of 9 epochs; final.top_k=0 leaves it out",
         "asha, comparing trials at 1, 3 epochs",
         "model.layers: int [1, 2]",
         "training.learning_rate: log_uniform [0.001, 0.1]",

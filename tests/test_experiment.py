@@ -446,12 +446,19 @@ def test_what_was_derived_from_a_budget_is_derived_again_from_another(
     ],
 )
 def test_a_search_has_a_final_stage_and_one_line_switches_it_off(written: str, final: Final | None) -> None:
-    text = "name: x\nbudget: {epochs: 8, trials: 4}\nmodel: {layers: {int: [1, 2]}}\n" + written
+    text = "name: x\nbudget: {epochs: 8, trials: 12}\nmodel: {layers: {int: [1, 2]}}\n" + written
     found = Experiment.from_yaml_text(text)
     assert found.final == final
     assert Experiment.from_yaml_text(found.to_yaml()) == found, "the run's own file says so"
     assert Experiment.from_yaml_text(text, ["final.top_k=0"]).final is None
     assert found.without_final().final is None
+
+
+@pytest.mark.parametrize(("trials", "top_k"), [(1, 1), (4, 1), (7, 1), (8, 2), (12, 3), (500, 3)])
+def test_a_small_search_has_a_small_final_stage(trials: int, top_k: int) -> None:
+    text = f"name: x\nbudget: {{epochs: 8, trials: {trials}}}\nmodel: {{layers: {{int: [1, 2]}}}}\n"
+    assert Experiment.from_yaml_text(text).final == Final(top_k=top_k)
+    assert Experiment.from_yaml_text(text + "final: {top_k: 3}\n").final == Final(top_k=3)
 
 
 LAYERS, GRID = "model: {layers: {int: [1, 2]}}\n", "search: {algorithm: grid, seeds: 2}\n"
@@ -473,14 +480,14 @@ PBT = "search: {algorithm: random}\nscheduler: {algorithm: pbt}\n"
     ],
 )
 def test_without_a_search_of_single_runs_there_is_no_final_stage_by_default(text: str, top_k: int) -> None:
-    found = Experiment.from_yaml_text("name: x\nbudget: {epochs: 8, trials: 4}\n" + text)
+    found = Experiment.from_yaml_text("name: x\nbudget: {epochs: 8, trials: 12}\n" + text)
     assert (found.final.top_k if found.final else 0) == top_k
     assert f"final:\n  top_k: {top_k}\n" in found.to_yaml()
     assert Experiment.from_yaml_text(found.to_yaml()) == found
 
 
 def test_a_run_from_before_there_was_a_default_has_no_final_stage(tmp_path: Path) -> None:
-    text, file = "name: x\nbudget: {epochs: 8, trials: 4}\n" + LAYERS, tmp_path / "experiment.yaml"
+    text, file = "name: x\nbudget: {epochs: 8, trials: 12}\n" + LAYERS, tmp_path / "experiment.yaml"
     file.write_text(text)
     assert Experiment.of_run(file).final is None
     assert Experiment.of_run(file).with_overrides(["final.top_k=2"]).final == Final(top_k=2)

@@ -192,7 +192,7 @@ def test_an_audited_trial_goes_on_from_its_checkpoint_with_its_own_seed(journal:
 def test_how_many_trainings_there_may_be() -> None:
     assert planned_trainings(experiment()) == (6, 0)
     assert planned_trainings(experiment(final={"top_k": 3, "seeds": 5, "audit": 4})) == (15, 4)
-    assert planned_trainings(experiment(budget={"epochs": 9, "trials": 2}, final={"audit": 4})) == (6, 1)
+    assert planned_trainings(experiment(budget={"epochs": 9, "trials": 2}, final={"top_k": 3, "audit": 4})) == (6, 1)
     assert planned_trainings(experiment(budget={"epochs": 9, "hours": 1}, final={"audit": 4})) == (9, 4)
     assert planned_trainings(experiment(model={}, final={"seeds": 5})) == (5, 0), "one configuration"
     assert planned_trainings(experiment(final={"top_k": 0, "audit": 4})) == (0, 0)

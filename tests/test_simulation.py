@@ -135,7 +135,10 @@ def test_trials_may_end_it_and_a_grid_ends_itself() -> None:
         ({"search": {"algorithm": "random", "start": [{"x": 2}]}}, r"search.start\[0\].x: 2: is no value of uniform"),
         ({"search": {"algorithm": "random", "start": 2}}, "search.start: 2: must be a list of starting points"),
         ({"search": {"algorithm": "hyperopt", "warm_start": ["run"]}}, "search.warm_start: names runs, and"),
+        ({"search": 3}, r"^search: 3: must be a name, a section of an experiment file, or an object with propose"),
         ({"scheduler": "asha2"}, "scheduler.algorithm"),
+        ({"scheduler": 4}, "^scheduler: 4: must be a name, .* goes_on"),
+        ({"blackbox": Lines}, "^blackbox: .*Lines.*: is a class. Give an object of it"),
         ({"workers": 0}, "workers: 0: must be a whole number of at least 1"),
         ({"workers": 2.5}, "workers: 2.5: must be a whole number of at least 1"),
         ({"workers": "2"}, "workers: '2': must be a whole number"),
@@ -204,6 +207,24 @@ def test_a_curve_that_ends_too_soon_is_refused() -> None:
 
     with pytest.raises(InputError, match=r"curve.*ended after 2 of 9 losses"):
         simulate("random", "none", Short(), 1, 2)
+
+
+def test_losses_that_are_no_numbers_are_refused() -> None:
+    class Words(Lines):
+        def curve(self, config: Mapping[str, Any]) -> Any:
+            return "falling"
+
+    with pytest.raises(InputError, match=r"^curve: 'f': must return losses, which are numbers"):
+        simulate("random", "none", Words(), 1, 2)
+
+
+@pytest.mark.parametrize("names", [("bayes", "asha"), ("random", "pbt")])
+def test_the_command_refuses_a_name_before_it_says_that_it_begins(
+    names: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="algorithm"):
+        compare([names[0]], [names[1]], "noisy", 8, 40, 2)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", ["crossing", "noisy"])

@@ -6,16 +6,24 @@ from tune_rnn.errors import InputError
 from tune_rnn.schema import Budget, Final, Scheduler, Search, StudyConfig
 from tune_rnn.space import Space
 
+TRIALS_EACH = 4
+
 
 def resolve_final(study: StudyConfig, space: Space) -> Final:
     """What is written, or the default: on, but for `reason_against`; with `top_k` 0 there is no final stage.
 
     Any key below `final` asks for one. Not so with pbt, which cannot have it: there `top_k` alone does, and is refused.
+    By default a small study has one candidate for each `TRIALS_EACH` trials, so that the search is the larger part.
     """
     final, written = study.final or Final(), study.final
-    if written is not None and ("top_k" in written.model_fields_set or not _is_population(study.scheduler, space)):
+    if written is not None and "top_k" in written.model_fields_set:
         return final
-    return final.model_copy(update={"top_k": 0}) if reason_against(study.search, study.scheduler, space) else final
+    asked = written is not None and not _is_population(study.scheduler, space)
+    if not asked and reason_against(study.search, study.scheduler, space):
+        return final.model_copy(update={"top_k": 0})
+    trials = study.budget.trials
+    most = final.top_k if trials is None else max(1, trials // TRIALS_EACH)
+    return final.model_copy(update={"top_k": min(final.top_k, most)})
 
 
 def reason_against(search: Search, scheduler: Scheduler, space: Space) -> str:

@@ -32,6 +32,8 @@ class BlackBox(Protocol):
 
 def space_of(blackbox: Any) -> Space:
     """The space of a black box; InputError where it is no black box."""
+    if isinstance(blackbox, type):
+        raise InputError("blackbox", "is a class", "Give an object of it, with its arguments.", blackbox)
     lacking = [part for part in PARTS if not hasattr(blackbox, part)]
     if lacking:
         rule = f"must have space, max_resource and curve(config), and has no {lacking[0]}"

@@ -67,12 +67,27 @@ def simulate(
     seed = whole("seed", seed, "Write seed=0, for example.", least=0)
     if trials is not None:
         trials = whole("trials", trials, "Write trials=100, for example, or leave it out.")
+    _check_kind("search", search, "propose", "hyperopt")
+    _check_kind("scheduler", scheduler, "goes_on", "asha")
     searcher = _searcher(search, space, seed) if isinstance(search, (str, Mapping)) else search
     if isinstance(scheduler, (str, Mapping)):
         searcher = searcher if isinstance(searcher, Searcher) else _Overheard(searcher, space)
         scheduler = _scheduler(scheduler, blackbox.max_resource, searcher.evidence)
     end = budget * blackbox.max_resource / workers
     return _Play(searcher, scheduler, blackbox, workers, trials).until(end)
+
+
+def check_pair(search: str, scheduler: str, blackbox: BlackBox) -> None:
+    """Refuse names that `simulate` would refuse."""
+    searcher = _searcher(search, space_of(blackbox), 0)
+    _scheduler(scheduler, blackbox.max_resource, searcher.evidence)
+
+
+def _check_kind(where: str, given: Any, method: str, example: str) -> None:
+    """Refuse what is neither a name, nor a section, nor an object with the method that it is called by."""
+    if isinstance(given, type) or not (isinstance(given, (str, Mapping)) or hasattr(given, method)):
+        rule = f"must be a name, a section of an experiment file, or an object with {method}"
+        raise InputError(where, rule, f'Write "{example}", for example.', given)
 
 
 def check_budget(where: str, budget: Any) -> None:
@@ -133,6 +148,14 @@ class _Running:
     lowest: float = math.inf
 
 
+def _number(loss: Any) -> float:
+    try:
+        return float(loss)
+    except (TypeError, ValueError) as error:
+        rule = "must return losses, which are numbers"
+        raise InputError("curve", rule, "Return a list of floats, for example.", loss) from error
+
+
 class _Play:
     """A study whose trials take simulated time."""
 
@@ -163,7 +186,7 @@ class _Play:
             return
         self.searcher.began(number, proposal.assignment)
         self.history.trials.append(proposal.assignment)
-        losses = (float(loss) for loss in self.blackbox.curve(proposal.assignment))
+        losses = map(_number, self.blackbox.curve(proposal.assignment))
         self._enter(time + 1, _Running(number, losses))
 
     def _enter(self, time: float, trial: _Running) -> None:

@@ -15,7 +15,7 @@ from tune_rnn.display import Display, plural
 from tune_rnn.errors import InputError
 from tune_rnn.simulation.blackbox import BlackBox
 from tune_rnn.simulation.history import History
-from tune_rnn.simulation.playing import check_budget, simulate
+from tune_rnn.simulation.playing import check_budget, check_pair, simulate
 from tune_rnn.simulation.synthetic import FAMILIES, Synthetic
 from tune_rnn.simulation.taskset import TaskSet
 
@@ -55,6 +55,8 @@ def compare(
     check_budget("--budget", budget)
     boxes = open_blackboxes(blackbox, seeds)
     pairs = [(search, scheduler) for search in searches for scheduler in schedulers]
+    for pair in pairs:
+        check_pair(*pair, boxes[0])
     plays = [Play(*pair, box, workers, budget, seed) for pair in pairs for seed, box in enumerate(boxes)]
     studies = "1 study" if len(plays) == 1 else f"{len(plays)} studies"
     Display(sys.stderr).say(f"simulating {studies} of {plural(budget, 'whole training')} …")
