@@ -374,10 +374,13 @@ def test_the_answer_is_the_best_seed_of_the_best_mean(journal: Journal) -> None:
     assert (answer.number, answer.of, answer.stage, answer.best_loss) == (9, 0, FINAL, 1.44)
 
 
-def test_before_a_seed_is_complete_the_answer_is_the_search_s(journal: Journal) -> None:
+def test_before_a_seed_is_complete_the_answer_is_the_lowest_loss_also_of_what_was_cut_off(journal: Journal) -> None:
     trained(journal, {2: [1.3], 0: []}, experiment())
-    assert journal.best_trial is journal.trials[2]
-    add(journal, 7, [1.2] * 9, "completed")
+    assert journal.best_trial is journal.trials[6]
+    add(journal, 7, [1.25] * 5)
+    assert journal.best_trial is journal.trials[7]
+    add(journal, 7, [1.35] * 4, "completed")
+    assert journal.trials[7].best_loss == 1.25
     assert journal.best_trial is journal.trials[7]
 
 

@@ -103,11 +103,14 @@ class Journal:
     def best_trial(self) -> TrialRecord | None:
         """The answer: the trial of the lowest validation loss so far, the first of equals; never one that diverged.
 
-        Once each candidate of the final stage has a loss with the same seed, it is one of the best candidate's.
+        Once each candidate of the final stage has a loss with the same seed, it is one of the best candidate's. Until
+        then a training of that stage counts as one of the search does, also one that has been cut off.
         """
         winner = ranking.winner(self.final_losses)
-        again = [trial for trial in self.in_stage(FINAL) if winner is not None and trial.of == winner]
-        return lowest(again) or lowest(self.in_stage(SEARCH))
+        again = self.in_stage(FINAL)
+        if winner is None:
+            return lowest([*self.in_stage(SEARCH), *again])
+        return lowest([trial for trial in again if trial.of == winner])
 
     @property
     def final_losses(self) -> dict[int, dict[int, float]]:
