@@ -12,10 +12,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tune_rnn"
 
 TRAINING = (  # from data to a trained model; knows nothing of tuning
+    "captured",
     "checkpoint",
     "data",
     "decoder",
-    "captured",
     "evaluation",
     "exported",
     "feed",
@@ -31,6 +31,7 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "report",
     "rungs",
     "training",
+    "unrolled",
 )
 # All that may import torch: neither the command line nor the configuration is among it, nor is the data.
 USES_TORCH = (

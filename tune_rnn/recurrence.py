@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
+from tune_rnn.unrolled import Unrolled
+
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 """Gates of each cell: its weights have G·H rows (PyTorch's order: RNN -, GRU r z n, LSTM i f g o)."""
 
@@ -63,7 +65,7 @@ def in_one_block(weights: Weights, kind: torch.dtype | None = None) -> dict[str,
 
 
 def fused(cell: str, weights: Weights, inputs_TBI: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-    """Outputs (T, B, H) and the new state, by PyTorch's kernels.
+    """Outputs (T, B, H) and the new state, by PyTorch's kernels, or ours where it has none.
 
     Under autocast on a GPU all that cuDNN sees is converted in one go.
     """
@@ -73,6 +75,9 @@ def fused(cell: str, weights: Weights, inputs_TBI: Tensor, state: LayerState) ->
         with torch.autocast("cuda", enabled=False):
             return fused(cell, weights, inputs_TBI.to(kind), state)
     flat = [weights[name] for name in FUSED]
+    if cell != "lstm" and inputs_TBI.device.type == "cpu":
+        hidden, *_ = Unrolled.apply(cell, inputs_TBI, state[0][0], *flat)  # type: ignore[no-untyped-call]
+        return hidden[1:], (hidden[-1:],)
     train = torch.is_grad_enabled()  # without it the kernels keep nothing for a backward pass
     options = (flat, True, 1, 0.0, train, False, False)  # biases, 1 layer, no dropout, …, time first
     if cell == "lstm":

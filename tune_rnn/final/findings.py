@@ -39,7 +39,9 @@ class Findings:
     def verdict(self) -> str:
         """Whether the first two can be told apart, in a sentence; empty for a single candidate."""
         if self.seeds == 0:
-            return "No seed is complete for all candidates, so they are not compared: the best is the lowest loss of all."
+            return (
+                "No seed is complete for all candidates, so they are not compared: the best is the lowest loss of all."
+            )
         if len(self.candidates) < 2:
             return ""
         first, second = self.candidates[:2]

@@ -1,0 +1,179 @@
+"""Training on a processor, one thread: our whole loop, a bare PyTorch loop, and the loop people write from tutorials.
+
+    python benchmarks/cpu_step.py [--rows 1 2 3 4] [--pairs 5] [--seconds 2] [--precision fp32]
+
+Protocol: LSTM language models of four sizes on random symbols (`regularizer_cost.ROWS`), fp32 unless stated. "bare" is
+`nn.Embedding`, `nn.LSTM`, `nn.Linear`, cross-entropy and fused Adam on windows cut beforehand, with a carried state and
+nothing else. "ours" is `Training.train_step` with its data, schedule, clipping by norm and sums of loss and gradient
+norm, regularisers off. "tutorial" has a `Dataset` that returns one window, a `DataLoader`, a module, Adam as it comes,
+and `.item()` each step. The three take turns of `--seconds` in random order, `--pairs` turns each after a warm-up:
+shown are medians of tokens/s, and of the ratios turn by turn (lowest to highest).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import hardware
+import numpy as np
+import torch
+from regularizer_cost import ROWS
+from torch.utils.data import DataLoader, Dataset
+
+from tune_rnn.data import Split
+from tune_rnn.precision import autocast, prepare_process
+from tune_rnn.report import TrialBudget
+from tune_rnn.schema import TrialConfig
+from tune_rnn.training import Training, TrainingData
+
+CPU = torch.device("cpu")
+WINDOWS = 50
+
+Step = Callable[[], object]
+
+
+class LanguageModel(torch.nn.Module):
+    """Embedding, LSTM, linear layer."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(vocabulary, embedding)
+        self.lstm = torch.nn.LSTM(embedding, hidden, layers)
+        self.decoder = torch.nn.Linear(hidden, vocabulary)
+
+    def forward(
+        self, inputs: torch.Tensor, state: tuple[torch.Tensor, ...] | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        outputs, state = self.lstm(self.embedding(inputs), state)
+        return self.decoder(outputs), state
+
+
+def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def bare(row: int, precision: str) -> Step:
+    """A loop as short as it can be."""
+    vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
+    model = LanguageModel(vocabulary, embedding, hidden, layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    text = torch.randint(1, vocabulary, (WINDOWS * window + 1, batch))
+    numbers = itertools.cycle(range(WINDOWS))
+    state = [torch.zeros(layers, batch, hidden) for _ in range(2)]
+
+    def step() -> None:
+        first = next(numbers) * window
+        with autocast(CPU, precision):
+            logits, after = model(text[first : first + window], tuple(state))
+        loss_of(logits, text[first + 1 : first + window + 1]).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state[:] = [part.detach().float() for part in after]
+
+    return step
+
+
+def ours(row: int, precision: str) -> Step:
+    """A step of a study's training."""
+    vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
+    tokens = np.random.default_rng(0).integers(1, vocabulary, size=batch * window * WINDOWS + 1, dtype=np.uint16)
+    split = Split(tokens, np.zeros(1, dtype=np.int64))
+    config = TrialConfig.model_validate(
+        {
+            "model": {"embedding_size": embedding, "hidden_size": hidden, "layers": layers},
+            "regularizers": {"clip_norm": 1.0},
+            "training": {"batch_size": batch, "sequence_length": window, "precision": precision},
+        }
+    )
+    data = TrainingData(vocabulary, split, split, "separate")
+    training = Training(config, data, TrialBudget("epochs", (1000.0,)), seed=0)
+    sums = torch.zeros(2)
+    return lambda: sums.add_(torch.stack(training.train_step()))
+
+
+class Windows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One window of a text at a time."""
+
+    def __init__(self, text: torch.Tensor, window: int) -> None:
+        self.text, self.window = text, window
+
+    def __len__(self) -> int:
+        return (len(self.text) - 1) // self.window
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        first = index * self.window
+        return self.text[first : first + self.window], self.text[first + 1 : first + self.window + 1]
+
+
+def tutorial(row: int, precision: str) -> Step:
+    """What tutorials lead to; windows are independent."""
+    vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
+    model = LanguageModel(vocabulary, embedding, hidden, layers)
+    model.lstm.batch_first = True
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    text = torch.randint(1, vocabulary, (WINDOWS * window * batch + 1,))
+    loader = DataLoader(Windows(text, window), batch, shuffle=True, drop_last=True)
+    losses = list[float]()
+
+    def forever() -> Iterator[list[torch.Tensor]]:
+        while True:
+            yield from loader
+
+    batches = forever()
+
+    def step() -> None:
+        inputs, targets = next(batches)
+        optimizer.zero_grad()
+        with autocast(CPU, precision):
+            logits, _ = model(inputs)
+        loss = loss_of(logits, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+
+    return step
+
+
+def steps_per_second(step: Step, turn_s: float) -> float:
+    """Steps in a turn over its time, at least three."""
+    done, started = 0, time.perf_counter()
+    while done < 3 or time.perf_counter() - started < turn_s:
+        step()
+        done += 1
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    options = parser.parse_args()
+    prepare_process(1)
+    print(f"{hardware.head('cpu')}: {options.precision}")
+    print("| row | bare, tokens/s | ours | tutorial | ours / bare | ours / tutorial |\n|---|---|---|---|---|---|")
+    for row in options.rows:
+        variants = {make.__name__: make(row, options.precision) for make in (bare, ours, tutorial)}
+        for step in variants.values():
+            steps_per_second(step, options.seconds / 4)
+        speeds: dict[str, list[float]] = {name: [] for name in variants}
+        for _ in range(options.pairs):
+            for name in random.sample(list(variants), len(variants)):
+                speeds[name].append(steps_per_second(variants[name], options.seconds))
+        tokens = ROWS[row][4] * ROWS[row][5]
+        cells = [f"{tokens * statistics.median(speeds[name]):,.0f}" for name in variants]
+        for other in ("bare", "tutorial"):
+            ratios = [own / theirs for own, theirs in zip(speeds["ours"], speeds[other], strict=True)]
+            cells.append(f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+        print(f"| {row} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
