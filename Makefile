@@ -4,7 +4,7 @@ BIN := .venv/bin
 # constraints.txt is in force for every installation: an unpinned torch brings gigabytes of CUDA libraries.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup quickstart test test-slow test-gpu lint format clean
+.PHONY: help setup quickstart test test-slow test-gpu bench lint format clean
 
 help:
 	@echo "make setup       create .venv and install tune-rnn into it"
@@ -12,6 +12,7 @@ help:
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
 	@echo "make test-gpu    the tests that need a CUDA device"
+	@echo "make bench       how fast a training step and a study of a minute are, as ratios, in four minutes"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make clean       remove .venv"
@@ -29,6 +30,11 @@ test-slow: .venv/installed-dev
 
 test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/cpu_step.py --pairs 5 --seconds 1
+	$(BIN)/python benchmarks/cells.py --pairs 3
+	$(BIN)/python benchmarks/useful.py --minutes 1 --pairs 1
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
