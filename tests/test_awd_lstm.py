@@ -120,7 +120,7 @@ def test_windows_are_of_variable_length_with_their_share_of_the_learning_rate(wh
     one = training()
     length = one.windows.batch(0).inputs_TB.shape[0]
     one.train_step()
-    assert one.optimizer.param_groups[0]["lr"] == pytest.approx(30 * length / 12)
+    assert one.learning_rate == pytest.approx(30 * length / 12)
 
 
 def test_the_decoder_is_the_embedding_and_the_last_layer_has_its_size() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from tune_rnn.optimization import PLATEAU_FACTOR, WARMUP, Schedule, build_optimizer
+from tune_rnn.optimization import PLATEAU_FACTOR, WARMUP, Optimizer, Schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,10 +67,10 @@ def test_other_schedules_do_not_listen(name: str) -> None:
 
 def stepped(name: str, gradients: list[float], learning_rate: float = 0.1) -> float:
     parameter = torch.tensor([2.0], requires_grad=True)
-    optimizer = build_optimizer(name, [parameter], learning_rate)
+    optimizer = Optimizer(name, [parameter])
     for gradient in gradients:
         parameter.grad = torch.tensor([gradient])
-        optimizer.step()
+        optimizer.step(learning_rate)
     return float(parameter.detach())
 
 
@@ -93,3 +96,31 @@ def test_rmsprop() -> None:
         square = 0.99 * square + 0.01 * gradient**2
         value -= 0.1 * gradient / (math.sqrt(square) + 1e-8)
     assert stepped("rmsprop", GRADIENTS) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+def test_an_optimizer_goes_on_where_another_stood_and_passes_by_what_has_no_gradient(name: str) -> None:
+    def numbers() -> list[torch.Tensor]:
+        return [torch.tensor([2.0], requires_grad=True), torch.tensor([5.0], requires_grad=True)]
+
+    straight, first, second = numbers(), numbers(), numbers()
+    one, before, after = (Optimizer(name, parameters) for parameters in (straight, first, second))
+    for step, gradient in enumerate(GRADIENTS):
+        if step == 2:
+            after.load_state_dict(before.state_dict())
+            with torch.no_grad():
+                torch._foreach_copy_(second, first)
+        for optimizer, parameters in ((one, straight), (before, first) if step < 2 else (after, second)):
+            parameters[0].grad = torch.tensor([gradient])
+            optimizer.step(0.1)
+            assert parameters[0].grad is None
+    assert torch.equal(straight[0], second[0])
+    assert second[1].item() == 5.0
+
+
+def test_training_does_not_load_pytorchs_compiler() -> None:
+    """It would take a second and a half in each process that trains."""
+    script = "import sys, tiny; tiny.training().train_step(); print([m for m in sys.modules if m == 'torch._dynamo'])"
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script], env=where, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

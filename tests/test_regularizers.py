@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tune_rnn import decoder, model, regularizers
 from tune_rnn.model import Sizes
 from tune_rnn.objective import forward_pass, objective
-from tune_rnn.optimization import build_optimizer
+from tune_rnn.optimization import Optimizer
 from tune_rnn.regularizers import Dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -345,7 +345,7 @@ def test_adamw_is_torchs_adamw() -> None:
     training = tiny.training(training={"optimizer": "adamw"}, regularizers={"weight_decay": 0.3})
     twins = [value.detach().clone().requires_grad_() for value in training.parameters.values()]
     theirs = torch.optim.AdamW(twins, lr=0.01, weight_decay=0.3)
-    ours = build_optimizer("adamw", list(training.parameters.values()), 0.01)
+    ours = Optimizer("adamw", list(training.parameters.values()))
     for step in range(3):
         for number, (one, other) in enumerate(zip(training.parameters.values(), twins, strict=True)):
             generator = torch.Generator().manual_seed(10 * step + number)
@@ -353,7 +353,7 @@ def test_adamw_is_torchs_adamw() -> None:
             other.grad = one.grad.clone()
         with torch.no_grad():
             regularizers.decay_weights(list(training.parameters.values()), 0.01, 0.3)
-        ours.step()
+        ours.step(0.01)
         theirs.step()
     for one, other in zip(training.parameters.values(), twins, strict=True):
         torch.testing.assert_close(one, other)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
 
 WARMUP = 0.1
 """Fraction of the budget over which `linear_warmup` and `cosine_warmup` raise the rate from 0."""
@@ -15,19 +19,60 @@ PLATEAU_FACTOR = 4.0
 """What `plateau` divides the rate by after an evaluation without improvement (pytorch/examples word_language_model)."""
 
 
-def build_optimizer(name: str, parameters: Sequence[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """PyTorch's optimizer without its own weight decay: ours is decoupled for all of them.
+_SGD: Any = sgd  # their types do not know of rates that are tensors
+_RMSPROP: Any = rmsprop
+_ADAM: Any = adam
+
+_OF_ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False}
+_CONSTANTS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.0, "dampening": 0.0, "nesterov": False},
+    "rmsprop": {"alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False},
+    "adam": _OF_ADAM,
+    "adamw": _OF_ADAM,
+}
+
+
+class Optimizer:
+    """SGD, RMSprop or Adam without weight decay of its own: ours is decoupled for all of them.
 
     `adamw` is therefore Adam with `regularizers.weight_decay`, exactly as Loshchilov & Hutter (2019) define it.
     Adam: β = (0.9, 0.999), ε = 1e-8. RMSprop: α = 0.99, ε = 1e-8. SGD without momentum.
-    On a GPU their steps can be captured in a CUDA graph, with a rate that is a tensor.
+
+    The steps are PyTorch's functions. Its classes, which call the same, have a process load PyTorch's compiler: more
+    than a second before the first step. On a GPU a step can be captured in a CUDA graph, with a rate that is a tensor.
     """
-    on_gpu = parameters[0].is_cuda
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=learning_rate, fused=True)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=learning_rate, foreach=True, capturable=on_gpu)
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=on_gpu)
+
+    def __init__(self, name: str, parameters: Sequence[Tensor]) -> None:
+        self.name, self.parameters = name, list(parameters)
+        kept = {"sgd": 0, "rmsprop": 1}.get(name, 2)
+        self.averages = [[torch.zeros_like(one) for one in self.parameters] for _ in range(kept)]
+        self.steps = [torch.zeros((), device=one.device) for one in self.parameters]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float | Tensor) -> None:
+        """Change the parameters that have a gradient, and forget the gradients."""
+        moved = [number for number, one in enumerate(self.parameters) if one.grad is not None]
+        parameters = [self.parameters[number] for number in moved]
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        averages = [[average[number] for number in moved] for average in self.averages]
+        steps, on_gpu = [self.steps[number] for number in moved], self.parameters[0].is_cuda
+        given = {"lr": learning_rate, "weight_decay": 0.0, "maximize": False, **_CONSTANTS[self.name]}
+        if self.name == "sgd":
+            _SGD(parameters, gradients, [], fused=True, **given)
+        elif self.name == "rmsprop":
+            _RMSPROP(parameters, gradients, *averages, [], [], steps, foreach=True, capturable=on_gpu, **given)
+        else:
+            _ADAM(parameters, gradients, *averages, [], steps, fused=True, capturable=on_gpu, **given)
+        for one in self.parameters:
+            one.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"averages": self.averages, "steps": self.steps}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over, in place, what `state_dict` returned."""
+        for own, other in zip([*self.averages, self.steps], [*saved["averages"], saved["steps"]], strict=True):
+            torch._foreach_copy_(own, other)
 
 
 class Schedule:

@@ -29,7 +29,7 @@ from tune_rnn.interval import Interval
 from tune_rnn.loss_scale import LossScale
 from tune_rnn.memory import check_memory
 from tune_rnn.objective import forward_pass, objective
-from tune_rnn.optimization import Schedule, build_optimizer
+from tune_rnn.optimization import Optimizer, Schedule
 from tune_rnn.precision import autocast, is_available, use_tf32
 from tune_rnn.report import Report, TrialBudget
 from tune_rnn.schema import TrialConfig
@@ -82,7 +82,7 @@ class Training:
         self.dropout = regularizers.Dropout.of(config.regularizers)
         self.total_steps = self._steps(budget.report_at[-1])
         self.averaging = regularizers.Averaging(config.regularizers, self.total_steps)
-        self.optimizer = build_optimizer(training.optimizer, list(self.parameters.values()), training.learning_rate)
+        self.optimizer = Optimizer(training.optimizer, list(self.parameters.values()))
         self.generator = torch.Generator(self.device)
         self.captured = self._captured()
         self.loss_scale = LossScale(self.device) if training.precision == "fp16" else None
@@ -211,12 +211,9 @@ class Training:
         gradient_norm = regularizers.clip_gradients(gradients, strengths.clip_value, strengths.clip_norm)
         if strengths.gradient_noise > 0:
             regularizers.add_noise(gradients, noise, self.generator)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         with torch.no_grad():
             regularizers.decay_weights(parameters, learning_rate, strengths.weight_decay)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(learning_rate)
         if strengths.max_norm > 0:
             with torch.no_grad():
                 regularizers.limit_norms(self.parameters, strengths.max_norm)
@@ -301,7 +298,6 @@ class Training:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.averaging.load_state_dict(saved["averaging"], self.device)
         self.state = tuple(tuple(part.to(self.device) for part in layer) for layer in saved["state"])
-        self.captured = self._captured()  # the optimizer's state is in other memory now
         self.schedule.scale = saved["schedule_scale"]
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(saved["loss_scale"])
