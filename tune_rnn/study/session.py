@@ -21,7 +21,7 @@ from tune_rnn.search import build_searcher, grid_points, planned_trials
 from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
-END_S = 8.0
+END_S = 5.0
 """Seconds of `budget.hours` kept for stopping trials, exporting the best model and leaving Ray."""
 
 
