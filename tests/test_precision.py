@@ -119,7 +119,7 @@ def test_auto_on_a_gpu_takes_what_is_fastest_for_the_largest_model(
 
 
 def test_tf32_is_refused_on_a_processor() -> None:
-    with pytest.raises(InputError, match=r"^training\.precision: 'tf32': cell lstm cannot train with tf32 on this cpu"):
+    with pytest.raises(InputError, match=r"^training\.precision: 'tf32': is for GPUs\. Write auto, bf16 or fp32\."):
         precision.resolve_precision("tf32", CPU, ["lstm"])
 
 

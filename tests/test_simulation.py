@@ -209,6 +209,15 @@ def test_a_curve_that_ends_too_soon_is_refused() -> None:
         simulate("random", "none", Short(), 1, 2)
 
 
+def test_a_single_loss_is_refused() -> None:
+    class One(Lines):
+        def curve(self, config: Mapping[str, Any]) -> Any:
+            return 1.0
+
+    with pytest.raises(InputError, match=r"^curve: 1\.0: must return losses, one for each unit"):
+        simulate("random", "none", One(), 1, 2)
+
+
 def test_losses_that_are_no_numbers_are_refused() -> None:
     class Words(Lines):
         def curve(self, config: Mapping[str, Any]) -> Any:

@@ -18,6 +18,8 @@ from tune_rnn.errors import InputError
 WORTH_IT = 1.1
 """Another format than fp32 is chosen where it makes a training step at least this much faster."""
 
+FOR_GPUS = ("tf32", "fp16")
+
 SMALL = 128
 """Units of a layer of the model that a processor is timed with; a GPU is timed with the study's largest."""
 
@@ -68,6 +70,8 @@ def resolve_precision(precision: str, device: torch.device, cells: Sequence[str]
     """
     if precision == "auto":
         return _fastest(device, cells, hidden if device.type == "cuda" else SMALL)
+    if precision in FOR_GPUS and device.type == "cpu":
+        raise InputError("training.precision", "is for GPUs", "Write auto, bf16 or fp32.", precision)
     for cell in cells:
         if not is_available(precision, device, cell):
             rule = f"cell {cell} cannot train with {precision} on this {device.type}"

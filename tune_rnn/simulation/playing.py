@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Protocol
@@ -186,8 +186,10 @@ class _Play:
             return
         self.searcher.began(number, proposal.assignment)
         self.history.trials.append(proposal.assignment)
-        losses = map(_number, self.blackbox.curve(proposal.assignment))
-        self._enter(time + 1, _Running(number, losses))
+        curve = self.blackbox.curve(proposal.assignment)
+        if not isinstance(curve, Iterable):
+            raise InputError("curve", "must return losses, one for each unit", "Return a list of floats.", curve)
+        self._enter(time + 1, _Running(number, map(_number, curve)))
 
     def _enter(self, time: float, trial: _Running) -> None:
         heapq.heappush(self.queue, (time, next(self.entered), trial))
