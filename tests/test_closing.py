@@ -102,4 +102,4 @@ def test_a_best_trial_of_the_final_stage_is_one_seed_of_several(monkeypatch: pyt
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
     report = final_report(ENDED, board=Path("run"), again=2, **parts)  # type: ignore[arg-type]
     assert "Best configuration (trial 7: that of trial 2 with another seed)" in report
-    assert "Validation (its best seed; the mean follows)" in report
+    assert "Validation (of this seed alone)" in report

@@ -26,6 +26,7 @@ TRAINING = (  # from data to a trained model; knows nothing of tuning
     "objective",
     "optimization",
     "precision",
+    "products",
     "recurrence",
     "regularizers",
     "report",

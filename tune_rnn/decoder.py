@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_rnn.products import product_type
+
 LARGE = 2048
 """From so many symbols on the softmax goes through blocks; below, one call for all positions is as fast."""
 
@@ -129,7 +131,7 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
         share_N1, chosen_N1 = counts_N1 / counts_N1.sum(), targets_N.clamp(min=0).unsqueeze(1)
         grad_outputs, grad_weight = [], torch.zeros_like(weight_VH)
         grad_bias, losses, epsilon = torch.zeros_like(bias_V), [], 0.0 if smoothing is None else smoothing
-        factors_VH = weight_VH.to(_product_type(outputs_NH))
+        factors_VH = weight_VH.to(product_type(outputs_NH.device.type))
         for rows, logits_NV in _blocks(outputs_NH, weight_VH, bias_V):
             chosen, share = chosen_N1[rows], share_N1[rows]
             largest = logits_NV.amax(1, keepdim=True)
@@ -164,7 +166,7 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
 def _blocks(outputs_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Positions, and their logits in float32, block by block."""
     size = max(SMALLEST_BLOCK, BLOCK.get(outputs_NH.device.type, BLOCK["cpu"]) // bias_V.shape[0])
-    dtype = _product_type(outputs_NH)
+    dtype = product_type(outputs_NH.device.type)
     weight_HV = weight_VH.to(dtype).t()
     for first in range(0, outputs_NH.shape[0], size):
         rows = slice(first, first + size)
@@ -173,12 +175,6 @@ def _blocks(outputs_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Iterator[t
             yield rows, torch.addmm(bias_V, block, weight_HV)
         else:
             yield rows, (block @ weight_HV).float() + bias_V
-
-
-def _product_type(outputs: Tensor) -> torch.dtype:
-    """What autocast would multiply in."""
-    kind = outputs.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
 def weights(parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

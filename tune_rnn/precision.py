@@ -18,7 +18,8 @@ from tune_rnn.errors import InputError
 WORTH_IT = 1.1
 """Another format than fp32 is chosen where it makes a training step at least this much faster."""
 
-FOR_GPUS = ("tf32", "fp16")
+FOR_GPUS = {"tf32": (8, 0), "fp16": (7, 0)}
+"""Formats that processors do not have, and from which compute capability on GPUs do."""
 
 SMALL = 128
 """Units of a layer of the model that a processor is timed with; a GPU is timed with the study's largest."""
@@ -56,7 +57,7 @@ def is_available(precision: str, device: torch.device, cell: str) -> bool:
     if precision == "fp32":
         return True
     if device.type == "cuda" and torch.cuda.is_available():
-        first = {"fp16": (7, 0), "tf32": (8, 0)}.get(precision)
+        first = FOR_GPUS.get(precision)
         return first is not None and torch.cuda.get_device_capability(device) >= first
     cpu = device.type == "cpu" and precision == "bf16"
     return cpu and _step_seconds(precision, device, cell, SMALL, repeats=1) is not None
@@ -80,7 +81,7 @@ def resolve_precision(precision: str, device: torch.device, cells: Sequence[str]
 
 
 def _fastest(device: torch.device, cells: Sequence[str], hidden: int) -> str:
-    others = ["tf32", "fp16"] if device.type == "cuda" else ["bf16"] if _computes_bf16() else []
+    others = [*FOR_GPUS] if device.type == "cuda" else ["bf16"] if _computes_bf16() else []
     others = [other for other in others if all(is_available(other, device, cell) for cell in cells)]
     gains = {other: min(_gain(other, device, cell, hidden) for cell in cells) for other in others}
     best = max(gains, key=lambda other: gains[other], default="fp32")

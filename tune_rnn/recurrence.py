@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
+from tune_rnn.products import product_type
 from tune_rnn.unrolled import Unrolled
 
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
@@ -70,7 +71,7 @@ def fused(cell: str, weights: Weights, inputs_TBI: Tensor, state: LayerState) ->
     Under autocast on a GPU all that cuDNN sees is converted in one go.
     """
     if inputs_TBI.is_cuda and torch.is_autocast_enabled("cuda"):
-        kind = torch.get_autocast_dtype("cuda")
+        kind = product_type("cuda")
         weights, state = in_one_block(weights, kind), tuple(part.to(kind) for part in state)
         with torch.autocast("cuda", enabled=False):
             return fused(cell, weights, inputs_TBI.to(kind), state)

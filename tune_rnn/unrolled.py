@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_rnn.products import product_type
+
 Gradients = tuple[Tensor, Tensor, Tensor]
 """Of the products with the inputs and with the hidden states, each (T·B, G·H), and of the first state (B, H)."""
 
@@ -37,7 +39,7 @@ class Unrolled(torch.autograd.Function):
         bias_input: Tensor,
         bias_hidden: Tensor,
     ) -> tuple[Tensor, ...]:
-        kind, (steps, streams, _) = _product_type(), inputs_TBI.shape
+        kind, (steps, streams, _) = product_type("cpu"), inputs_TBI.shape
         with torch.autocast("cpu", enabled=False):
             gates_NG = _product(inputs_TBI.flatten(0, 1), weight_input.t(), kind).add_(bias_input)
             hidden = state_BH.new_empty(steps + 1, *state_BH.shape, dtype=torch.float32)
@@ -49,7 +51,7 @@ class Unrolled(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.cell, inputs_TBI, _, weight_input, weight_hidden, *_ = inputs
-        ctx.kind = _product_type()
+        ctx.kind = product_type("cpu")
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(inputs_TBI, weight_input, weight_hidden, *output)
@@ -161,8 +163,3 @@ def _add_product(to: Tensor, left: Tensor, right: Tensor) -> None:
 
 def _product(left: Tensor, right: Tensor, kind: torch.dtype) -> Tensor:
     return (left.to(kind) @ right.to(kind)).float()
-
-
-def _product_type() -> torch.dtype:
-    """What autocast would multiply in."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32

@@ -72,7 +72,7 @@ def final_report(
         f"{progress.name}: {counts(progress)}, in {duration(progress.elapsed_s)}",
         _section(f"Best configuration (trial {progress.best_trial}{_again(again)})", _rows(first)),
         _section("Fixed (all else is the default)", textwrap.wrap(fixed, 96)),
-        _section("Validation" if again is None else "Validation (its best seed; the mean follows)", _rows(metrics)),
+        _section("Validation" if again is None else "Validation (of this seed alone)", _rows(metrics)),
         _section("Final stage", final),
         _section("Sample", _printable(sample).splitlines()),
         _section("Warnings", list(warnings)),
