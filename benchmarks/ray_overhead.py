@@ -42,6 +42,7 @@ from tune_rnn.report import Report
 from tune_rnn.study import tuning
 from tune_rnn.study.adapters import StudyCallback
 from tune_rnn.study.trainable import TrialTrainable
+from tune_rnn.study.worker import Worker
 from tune_rnn.training import Training
 
 PLAIN, OURS = "plain", ("random", "hyperopt")
@@ -124,19 +125,27 @@ def report(number: int, learning_rate: float) -> Report:
     )
 
 
-class EmptyTrials(TrialTrainable):
-    """The study's trainable, but a process builds one model, before its first trial, and trains none."""
+class EmptyWorker(Worker):
+    """Builds one model, before the first trial, and trains none."""
 
-    def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        super().setup(config, **shared)
-        self.untrained = super()._build()
-        self.untrained.__class__ = Untrained
+    untrained: Training | None = None
 
     def _build(self) -> Training:
+        if self.untrained is None:
+            self.untrained = super()._build()
+            self.untrained.__class__ = Untrained
         config = self.untrained.config
         training = config.training.model_copy(update=json.loads(self.trial["trial"])["training"])
         self.untrained.config = config.model_copy(update={"training": training})
         return self.untrained
+
+
+class EmptyTrials(TrialTrainable):
+    """The study's trainable with such a worker."""
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        super().setup(config, **shared)
+        self.worker.__class__ = EmptyWorker
 
 
 class PlainTrials(tune.Trainable):

@@ -140,6 +140,12 @@ def test_torch_stays_out_of_the_command_line_the_configuration_and_the_data(modu
     assert [name for name in loaded_with(module) if within(name, "torch", "ray")] == []
 
 
+@pytest.mark.parametrize("module", [module for module in members("study") if module != "tune_rnn.study.worker"])
+def test_a_study_is_started_and_led_without_torch(module: str) -> None:
+    """Its processes that train load it meanwhile."""
+    assert [name for name in loaded_with(module) if within(name, "torch")] == []
+
+
 @pytest.mark.parametrize("module", members(*TRAINING))
 def test_training_knows_nothing_of_tuning(module: str) -> None:
     above = ("tune_rnn.study", "tune_rnn.search", "tune_rnn.cli", "tune_rnn.display", "hyperopt", "ray")

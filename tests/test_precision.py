@@ -46,7 +46,7 @@ def test_auto_takes_bf16_where_it_is_clearly_faster(
 ) -> None:
     seconds = {"fp32": fp32_s, "bf16": bf16_s}
     monkeypatch.setattr(precision, "_step_seconds", lambda name, *_, **__: seconds[name])
-    monkeypatch.setattr(precision, "_computes_bf16", lambda: True)
+    monkeypatch.setattr(precision, "computes_bf16", lambda: True)
     assert precision.resolve_precision("auto", CPU, ["lstm"]) == expected
 
 
@@ -78,7 +78,7 @@ def test_auto_finds_an_answer_on_this_machine() -> None:
 def test_auto_takes_bf16_only_where_it_is_faster_for_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {("fp32", "lstm"): 1.0, ("bf16", "lstm"): 0.5, ("fp32", "gru"): 1.0, ("bf16", "gru"): 1.0}
     monkeypatch.setattr(precision, "_step_seconds", lambda name, _, cell, *__, **___: seconds[name, cell])
-    monkeypatch.setattr(precision, "_computes_bf16", lambda: True)
+    monkeypatch.setattr(precision, "computes_bf16", lambda: True)
     assert precision.resolve_precision("auto", CPU, ["lstm"]) == "bf16"
     assert precision.resolve_precision("auto", CPU, ["lstm", "gru"]) == "fp32"
 

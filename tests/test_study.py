@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from ray.tune.execution import class_cache
 
 import tune_rnn
 from tune_rnn.cli import main
@@ -32,7 +33,8 @@ from tune_rnn.results.summary import Result
 from tune_rnn.search import trial_seed
 from tune_rnn.single import Rerun
 from tune_rnn.study.cluster import ray_session
-from tune_rnn.study.trainable import TrialTrainable, shared_arrays, trial_device
+from tune_rnn.study.trainable import TrialTrainable, shared_arrays
+from tune_rnn.study.worker import trial_device
 
 CPU = {"device": "cpu"}
 
@@ -228,12 +230,21 @@ def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path
     trial = study.trial_config(study.space.sample(np.random.default_rng(0))).to_dict()
     config = {"number": 0, "seed": 0, "trial": json.dumps(trial), "resume_from": None, "folder": str(tmp_path)}
     trainable = object.__new__(TrialTrainable)
-    trainable.setup(config, **arrays, **shared, threads=1, device="cpu")
+    trainable.setup(config, **arrays, **shared, final_budget=TrialBudget.of(study), threads=1, device="cpu")
     trainable.step()
-    assert trainable.training is not None
-    last = weakref.ref(trainable.training)
+    assert trainable.worker.training is not None
+    last = weakref.ref(trainable.worker.training)
     trainable.reset_config(config)
     assert last() is None
+
+
+def test_a_private_ray_has_processes_at_hand_that_have_loaded_what_trains() -> None:
+    class Slot:
+        def loaded(self) -> tuple[bool, dict[str, Any]]:
+            return "tune_rnn.study.worker" in sys.modules, dict(ray.get_runtime_context().runtime_env)
+
+    slot = class_cache._ActorClassCache().get(Slot).remote()
+    assert ray.get(slot.loaded.remote()) == (True, {})
 
 
 def test_an_address_is_refused_where_the_process_has_a_ray(corpus: Path, tmp_path: Path) -> None:

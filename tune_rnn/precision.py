@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from torch import Tensor
 from tune_rnn import decoder, model
 from tune_rnn.captured import WARM_UP, Captured, Function
 from tune_rnn.errors import InputError
+from tune_rnn.machine import computes_bf16
 
 WORTH_IT = 1.1
 """Another format than fp32 is chosen where it makes a training step at least this much faster."""
@@ -81,7 +80,7 @@ def resolve_precision(precision: str, device: torch.device, cells: Sequence[str]
 
 
 def _fastest(device: torch.device, cells: Sequence[str], hidden: int) -> str:
-    others = [*FOR_GPUS] if device.type == "cuda" else ["bf16"] if _computes_bf16() else []
+    others = [*FOR_GPUS] if device.type == "cuda" else ["bf16"] if computes_bf16() else []
     others = [other for other in others if all(is_available(other, device, cell) for cell in cells)]
     gains = {other: min(_gain(other, device, cell, hidden) for cell in cells) for other in others}
     best = max(gains, key=lambda other: gains[other], default="fp32")
@@ -92,18 +91,6 @@ def _gain(precision: str, device: torch.device, cell: str, hidden: int) -> float
     """How many times faster than fp32 it is; 0 where the hardware cannot do it."""
     fp32_s, other_s = (_step_seconds(kind, device, cell, hidden) for kind in ("fp32", precision))
     return fp32_s / other_s if fp32_s and other_s else 0.0
-
-
-def _computes_bf16() -> bool:
-    """Whether the processor has arithmetic for bf16, as far as Linux tells.
-
-    Without it oneDNN calculates in fp32 and converts, which is slower; a timing on a busy machine may say otherwise.
-    """
-    try:
-        features = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
-    except OSError:
-        return True
-    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", features) is not None
 
 
 def _step_seconds(precision: str, device: torch.device, cell: str, hidden: int, repeats: int = 5) -> float | None:

@@ -35,7 +35,6 @@ class BestKeeper:
     def __init__(self, directory: Path, corpus: Corpus, threads: int, device: str) -> None:
         self.directory, self.corpus, self.threads, self.device = directory, corpus, threads, device
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="best-model")
-        self._thread.submit(_import_torch)
         self._running: Future[Sample] | None = None  # None once its sample is collected
         self._last: Future[Sample] | None = None
         self._started = -EVERY_S
@@ -74,10 +73,13 @@ class BestKeeper:
         return self._last
 
     def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
+        import torch  # a second, which no study waits for to begin
+
         from tune_rnn.checkpoint import best_parameters
         from tune_rnn.exported import export, load_model
         from tune_rnn.training import sizes_of
 
+        torch.set_num_threads(1)  # the others are the slots'
         parameters = best_parameters(io.BytesIO(checkpoint))
         sizes = sizes_of(TrialConfig.model_validate(trial.config), self.corpus.vocabulary.size)
         metadata = self._metadata(trial)
@@ -118,10 +120,3 @@ def best_metrics(trial: TrialRecord) -> dict[str, Any]:
 
 def _identity(trial: TrialRecord) -> tuple[int, int]:
     return trial.number, trial.best.step if trial.best else 0
-
-
-def _import_torch() -> None:
-    """Take the seconds that the import needs while Ray starts; the thread shares the driver's processors."""
-    import torch
-
-    torch.set_num_threads(1)

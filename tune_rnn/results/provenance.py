@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from tune_rnn.data import Corpus
+from tune_rnn.machine import processor_name
 
 PACKAGES = ("tune_rnn", "ray", "torch", "hyperopt", "optuna", "smac", "numpy", "pyarrow", "tensorboard")
 
@@ -28,7 +29,7 @@ def provenance(corpus: Corpus, device: str = "cpu") -> dict[str, Any]:
         "git": git_state(Path.cwd()),
         "hardware": {
             "machine": platform.machine(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
             **(_gpus() if device == "cuda" else {}),
@@ -67,12 +68,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

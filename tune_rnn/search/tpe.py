@@ -26,7 +26,6 @@ from tune_rnn.search.coordinates import Axes, Point
 from tune_rnn.search.learning import Learner, Told
 from tune_rnn.search.parzen import Choices, Numbers
 from tune_rnn.search.picking import most_promising
-from tune_rnn.space import Space
 
 GAMMA = 0.35
 """The good trials are the best GAMMA √n of n, at most GOOD. HyperOpt's default is 0.25, the best 2 of 60."""
@@ -44,12 +43,6 @@ PICK_BEST, PICK_LATEST = 50, 80
 
 class HyperOpt(Learner):
     """TPE over the unit cube of the space."""
-
-    def __init__(self, space: Space, seed: int) -> None:
-        from hyperopt import tpe  # 1.7 s, and only this searcher needs it
-
-        super().__init__(space, seed)
-        self._forgetting = tpe.linear_forgetting_weights
 
     def ask(self, told: Told, seed: int) -> Point:
         points = [*told.points, *told.pending]
@@ -103,7 +96,9 @@ class HyperOpt(Learner):
         return best
 
     def _densities(self, values_AN: Array, categories: list[int | None]) -> Numbers | Choices:
-        weights_N = self._forgetting(values_AN.shape[1], REMEMBERED)
+        from hyperopt.tpe import linear_forgetting_weights  # a second, which no study waits for to begin
+
+        weights_N = linear_forgetting_weights(values_AN.shape[1], REMEMBERED)
         counts = [count for count in categories if count is not None]
         return Choices(values_AN, weights_N, counts) if counts else Numbers(values_AN, weights_N)
 

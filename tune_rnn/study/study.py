@@ -15,6 +15,7 @@ from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyInterrupted
 from tune_rnn.experiment import Experiment
+from tune_rnn.machine import computes_bf16, may_have_gpu
 from tune_rnn.results import directory
 from tune_rnn.results.earlier import read_earlier
 from tune_rnn.results.journal import FINAL, Journal
@@ -138,23 +139,30 @@ def _check_final(before: Experiment, after: Experiment, journal: Journal) -> Non
 
 
 def _resolve_precision(experiment: Experiment) -> Future[str]:
-    """Resolve `precision: auto` in a thread while Ray starts, and import there what else takes seconds."""
+    """Resolve `precision: auto` in a thread while Ray starts, and import there what else takes a while.
+
+    Not what Ray imports as well, as SMAC does: two threads that import it wait for each other.
+    """
+    import ray  # noqa: F401  # first, as nothing can start before
+
+    (precision,) = experiment.extremes("training.precision")
+    may_use_gpu = experiment.resources.may_use_gpu and may_have_gpu()
 
     def resolve() -> str:
+        for name in ("pandas", "scipy.stats"):  # Tune, the searchers
+            import_module(name)
+        if precision == "fp32" or (precision == "auto" and not may_use_gpu and not computes_bf16()):
+            return "fp32"  # without torch, for which this process has no other use at once
         import torch
 
         from tune_rnn.precision import resolve_precision
 
         torch.set_num_threads(1)
-        on_gpu = experiment.resources.may_use_gpu and torch.cuda.is_available()
-        device = torch.device("cuda" if on_gpu else "cpu")
-        (precision,) = experiment.extremes("training.precision")
+        device = torch.device("cuda" if may_use_gpu and torch.cuda.is_available() else "cpu")
         hidden = max(experiment.extremes("model.hidden_size"))
         return resolve_precision(precision, device, experiment.extremes("model.cell"), hidden)
 
     thread = ThreadPoolExecutor(1)
     future = thread.submit(resolve)
-    if experiment.search.algorithm == "hyperopt":  # not SMAC: two threads that import it wait for each other
-        thread.submit(import_module, "hyperopt")
     thread.shutdown(wait=False)
     return future

@@ -32,7 +32,6 @@ from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
 from tune_rnn.study.trials import TrialMaker
-from tune_rnn.training import TrainingData
 
 
 def tune_trials(
@@ -49,7 +48,6 @@ def tune_trials(
     Raises StudyFailed where the searcher proposes nothing any more that constraints allow.
     Ray's own state goes into a directory of this session; nothing of it is read again but the checkpoints.
     """
-    data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     scheduler = scheduler_of(experiment, searcher.evidence)
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
     replay(searcher, scheduler, recorder.journal)
@@ -58,7 +56,7 @@ def tune_trials(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
     session = recorder.run.session()
     tuner = tune.Tuner(
-        _trainable(experiment, data, budget, slots),
+        _trainable(experiment, corpus, budget, slots),
         tune_config=tune.TuneConfig(
             search_alg=TrialMaker(StudySearcher(proposer, slots.count, final, session, population)),
             scheduler=StudyScheduler(scheduler, searcher, final),
@@ -91,14 +89,14 @@ def scheduler_of(experiment: Experiment, evidence: Evidence) -> Scheduler:
     return build_scheduler(experiment.scheduler, experiment.budget.amount, evidence)
 
 
-def _trainable(experiment: Experiment, data: TrainingData, budget: TrialBudget, slots: Slots) -> Any:
+def _trainable(experiment: Experiment, corpus: Corpus, budget: TrialBudget, slots: Slots) -> Any:
     """The trainable with what all trials share; the arrays go to the object store, one copy a node."""
     with_data = tune.with_parameters(
         TrialTrainable,
-        train=shared_arrays(data.train),
-        validation=shared_arrays(data.validation),
-        vocabulary_size=data.vocabulary_size,
-        documents=data.documents,
+        train=shared_arrays(corpus.train),
+        validation=shared_arrays(corpus.validation),
+        vocabulary_size=corpus.vocabulary.size,
+        documents=experiment.task.documents,
         budget=budget,
         final_budget=TrialBudget.of(final_experiment(experiment)),
         threads=slots.threads,
