@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterator
 import hardware
 import numpy as np
 import torch
+from peers.tutorial import LanguageModel, Windows
 from regularizer_cost import ROWS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tune_rnn.data import Split
 from tune_rnn.precision import autocast, prepare_process
@@ -37,22 +38,6 @@ WINDOWS = 50
 Step = Callable[[], object]
 
 
-class LanguageModel(torch.nn.Module):
-    """Embedding, LSTM, linear layer."""
-
-    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
-        super().__init__()
-        self.embedding = torch.nn.Embedding(vocabulary, embedding)
-        self.lstm = torch.nn.LSTM(embedding, hidden, layers)
-        self.decoder = torch.nn.Linear(hidden, vocabulary)
-
-    def forward(
-        self, inputs: torch.Tensor, state: tuple[torch.Tensor, ...] | None = None
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        outputs, state = self.lstm(self.embedding(inputs), state)
-        return self.decoder(outputs), state
-
-
 def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
@@ -60,7 +45,7 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def bare(row: int, precision: str) -> Step:
     """A loop as short as it can be."""
     vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
-    model = LanguageModel(vocabulary, embedding, hidden, layers)
+    model = LanguageModel(vocabulary, embedding, hidden, layers, batch_first=False)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     text = torch.randint(1, vocabulary, (WINDOWS * window + 1, batch))
     numbers = itertools.cycle(range(WINDOWS))
@@ -96,25 +81,10 @@ def ours(row: int, precision: str) -> Step:
     return lambda: sums.add_(torch.stack(training.train_step()))
 
 
-class Windows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """One window of a text at a time."""
-
-    def __init__(self, text: torch.Tensor, window: int) -> None:
-        self.text, self.window = text, window
-
-    def __len__(self) -> int:
-        return (len(self.text) - 1) // self.window
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        first = index * self.window
-        return self.text[first : first + self.window], self.text[first + 1 : first + self.window + 1]
-
-
 def tutorial(row: int, precision: str) -> Step:
     """What tutorials lead to; windows are independent."""
     vocabulary, embedding, hidden, layers, batch, window, _ = ROWS[row]
     model = LanguageModel(vocabulary, embedding, hidden, layers)
-    model.lstm.batch_first = True
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     text = torch.randint(1, vocabulary, (WINDOWS * window * batch + 1,))
     loader = DataLoader(Windows(text, window), batch, shuffle=True, drop_last=True)
