@@ -3,7 +3,8 @@
     python benchmarks/useful.py [--minutes 1 5] [--pairs 5]
 
 Protocol: HyperOpt with ASHA on the words of Python's help topics, two slots of one processor, no final stage, ended by
-`budget.hours`; a whole trial takes about four seconds in the study of one minute and about twenty in longer ones. The
+`budget.hours`; a whole trial takes about four seconds in the study of one minute and about twenty in longer ones, and
+reports eight times, as validation on so short a text would else take half of it. The
 useful fraction is `summary.json`'s: seconds of training steps and validation over slots × wall time, from the command's
 first instruction to its last. Beside it the processor time of all the study's processes over slots × wall time. The
 floor is a fresh process that does `ray.init`, starts two actors and has both import torch; shown is by how many seconds
@@ -42,7 +43,13 @@ name: useful
 task: {{kind: char_lm, corpus: pydoc}}
 model: {{cell: lstm, embedding_size: 32, hidden_size: 128, layers: 1}}
 regularizers: {{input_dropout: {{uniform: [0, 0.5]}}, clip_norm: 1.0}}
-training: {{learning_rate: {{log_uniform: [1e-3, 3e-2]}}, batch_size: 32, sequence_length: 64, precision: fp32}}
+training:
+  learning_rate: {{log_uniform: [1e-3, 3e-2]}}
+  batch_size: 32
+  sequence_length: 64
+  precision: fp32
+  report_every: {report_every}
+scheduler: {{first_rung: {first_rung}}}
 budget: {{tokens: {tokens}, hours: {hours}}}
 final: {{top_k: 0}}
 resources: {{use: {{cpu: 2}}}}
@@ -63,9 +70,10 @@ def floor_s() -> float:
 def study(minutes: float) -> tuple[float, float, float]:
     """Useful fraction, processor time over slots × wall time, and seconds until the first training step."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = 4 if minutes <= 1 else 20
+        tokens = TOKENS_PER_S * (3 if minutes <= 1 else 15)
         file = Path(folder) / "study.yaml"
-        file.write_text(STUDY.format(tokens=seconds * TOKENS_PER_S, hours=minutes / 60))
+        often = {"report_every": tokens // 5, "first_rung": tokens // 20}
+        file.write_text(STUDY.format(tokens=tokens, hours=minutes / 60, **often))
         started, before = time.time(), _processor_s()
         subprocess.run([*TUNE_RNN, "run", str(file), f"storage={folder}"], check=True, capture_output=True)
         processor_s = _processor_s() - before

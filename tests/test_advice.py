@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,11 @@ def test_random_windows_have_no_state_to_reset(corpus: Path) -> None:
 def test_of_the_usual_nothing_is_said(corpus: Path) -> None:
     usual = {"input_dropout": 0.1, "weight_drop": 0.2, "l1": 1e-7, "clip_norm": 1.0, "ema": 0.99}
     assert said(corpus, regularizers=usual) == []
+
+
+def test_much_validation_is_told_with_a_remedy_that_helps(corpus: Path) -> None:
+    (note,) = said(corpus, training={"report_every": 0.05})
+    assert note.startswith("validation takes about ")
+    every = re.search(r"training\.report_every=([\d.]+) ", note)
+    assert every is not None
+    assert said(corpus, training={"report_every": float(every[1])}) == []

@@ -15,6 +15,12 @@ from tune_rnn.report import TrialBudget
 FEW_STEPS = 30
 """An epoch of fewer training steps teaches little."""
 
+EVALUATION_COST = 1 / 3
+"""Time of a validation token relative to a training token: there is no backward pass."""
+
+MUCH_VALIDATION = 0.3
+"""More than this part of a trial's time is worth a word."""
+
 DEAR = 25.0
 """A regulariser that makes a training step longer by so much, in per cent, is worth a word."""
 
@@ -35,6 +41,7 @@ def notes(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
     if steps < FEW_STEPS:
         size = f"training.batch_size {batch} and training.sequence_length {length}"
         yield f"with {size} an epoch has only {plural(steps, 'training step')}: lower them, or give more text"
+    yield from _validation(experiment, corpus)
     yield from (_price(entry) for entry in CATALOGUE if _may_be_on(entry, experiment) and max(entry.costs) >= DEAR)
     if max(experiment.extremes("model.layers")) == 1:
         between = [entry for entry in CATALOGUE if entry.name in ("hidden_dropout", "model.layer_norm: between")]
@@ -52,6 +59,22 @@ def notes(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
     if patience and min(patience) >= reports:
         there = plural(reports, "report")
         yield f"regularizers.nt_asgd {min(patience)} never begins to average, as a trial has {there}"
+
+
+def _validation(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
+    """Where it takes much of a trial's time, how often a report would be dear enough; rungs report in any case."""
+    budget, amount = TrialBudget.of(experiment), experiment.budget.amount
+    trained = amount * (corpus.train.predictions if budget.unit == "epochs" else 1)
+    validated = EVALUATION_COST * corpus.validation.predictions
+    part = 1 - trained / (trained + validated * len(budget.report_at))
+    if part > MUCH_VALIDATION:
+        affordable = max(1, int(MUCH_VALIDATION / (1 - MUCH_VALIDATION) * trained / validated))
+        each = f"{corpus.validation.predictions:,} {KINDS[experiment.task.kind].noun}s"
+        yield (
+            f"validation takes about {100 * part:.0f} % of a trial's time, {each} at each of "
+            f"{plural(len(budget.report_at), 'report')}: training.report_every={amount / affordable:g} leaves more for "
+            "training, and so does a smaller validation part in task.split"
+        )
 
 
 def _may_be_on(entry: Entry, experiment: Experiment) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from tune_rnn.advice import check_batches, notes
+from tune_rnn.advice import EVALUATION_COST, check_batches, notes
 from tune_rnn.config.final_stage import reason_against
 from tune_rnn.constraints import ParameterCap, check_fixed_model, sample_below
 from tune_rnn.data import Corpus, load_corpus
@@ -34,9 +34,6 @@ TIMED_CONFIGURATIONS = 4
 TIMED_S = 0.5
 START_S = 15.0
 """Seconds in which no trial trains: Ray, torch, the first actors, the end."""
-
-EVALUATION_COST = 1 / 3
-"""Time of a validation token relative to a training token: there is no backward pass."""
 
 
 def check(experiment: Experiment) -> str:
