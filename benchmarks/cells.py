@@ -1,12 +1,12 @@
 """GRU and plain RNN on a processor, one thread: ours, PyTorch's, and how far both are behind the LSTM per FLOP.
 
-    python benchmarks/cells.py [--pairs 7]
+    python benchmarks/cells.py [--pairs 7] [--least 0]
 
 Protocol: one layer, forward and backward pass over a window, fp32, in the shapes of the first layers of
 `regularizer_cost.ROWS`. Ours is `tune_rnn.unrolled`, PyTorch's `nn.GRU` and `nn.RNN`, the LSTM `nn.LSTM` (oneDNN). They
 take turns of two windows, `--pairs` turns each after a warm-up. Shown are medians in milliseconds, the ratio to
 PyTorch's, and the time per FLOP over the LSTM's (a GRU has 3/4 of its FLOPs, an RNN 1/4), each turn by turn (lowest to
-highest).
+highest). With `--least` the exit status is 1 where PyTorch's is faster than by so much.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def with_range(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--least", type=float, default=0.0)
     options = parser.parse_args()
+    gains = {}
     prepare_process(1)
     print(hardware.head("cpu"))
     print("| cell, row | ours, ms | PyTorch, ms | LSTM, ms | PyTorch / ours | ours per FLOP | PyTorch per FLOP |")
@@ -72,11 +74,13 @@ def main() -> None:
             share = GATES[cell] / GATES["lstm"]
             medians = [f"{1e3 * statistics.median(times[name]):.1f}" for name in runs]
             gain = [theirs / own for own, theirs in zip(times["ours"], times["torch"], strict=True)]
+            gains[f"{cell}, row {row}, PyTorch / ours"] = statistics.median(gain)
             behind = [
                 with_range([one / lstm / share for one, lstm in zip(times[name], times["lstm"], strict=True)])
                 for name in ("ours", "torch")
             ]
             print(f"| {cell}, {row} | {' | '.join([*medians, with_range(gain), *behind])} |", flush=True)
+    hardware.require(gains, options.least)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What every table of a benchmark begins with."""
+"""What every table of a benchmark begins with, and what ends it where something is broken."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
+from collections.abc import Mapping
 
 import torch
 
@@ -13,3 +14,10 @@ def head(device: str) -> str:
     """Date, machine, device and PyTorch's version."""
     hardware = torch.cuda.get_device_name() if device != "cpu" else f"{os.cpu_count()} cores, one used"
     return f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {hardware}, torch {torch.__version__}, fp32"
+
+
+def require(ratios: Mapping[str, float], least: float) -> None:
+    """End the process with status 1 and a line for each ratio that is below `least`."""
+    low = [f"{name} is {ratio:.2f}, below {least:g}" for name, ratio in ratios.items() if ratio < least]
+    if low:
+        raise SystemExit("\n".join(low))

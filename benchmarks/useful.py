@@ -1,15 +1,16 @@
 """What part of a study's wall time its slots train, and how soon the first step comes after the least that is needed.
 
-    python benchmarks/useful.py [--minutes 1 5] [--pairs 5]
+    python benchmarks/useful.py [--minutes 1 5] [--pairs 5] [--least 0]
 
 Protocol: HyperOpt with ASHA on the words of Python's help topics, two slots of one processor, no final stage, ended by
 `budget.hours`; a whole trial takes about four seconds in the study of one minute and about twenty in longer ones, and
-reports eight times, as validation on so short a text would else take half of it. The
-useful fraction is `summary.json`'s: seconds of training steps and validation over slots × wall time, from the command's
-first instruction to its last. Beside it the processor time of all the study's processes over slots × wall time. The
-floor is a fresh process that does `ray.init`, starts two actors and has both import torch; shown is by how many seconds
-the study's first training step comes later, from the start of either process. Each in processes of their own, floor and
-study in turns, `--pairs` times: medians (lowest to highest).
+reports eight times, as validation on so short a text would else take half of it. The useful fraction is
+`summary.json`'s: seconds of training steps and validation over slots × wall time, from the command's first instruction
+to its last. Beside it the processor time of all the study's processes over slots × wall time. The floor is a fresh
+process that does `ray.init`, starts two actors and has both import torch; shown is by how many seconds the study's
+first training step comes later, from the start of either process. Each in processes of their own, floor and study in
+turns, `--pairs` times: medians (lowest to highest). With `--least` the exit status is 1 where the useful fraction is
+less.
 """
 
 from __future__ import annotations
@@ -99,16 +100,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5])
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--least", type=float, default=0.0)
     options = parser.parse_args()
+    fractions = {}
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     print(hardware.head("cpu"))
     print("| minutes | useful fraction | processor time | floor, s | first step after it, s |\n|---|---|---|---|---|")
     for minutes in options.minutes:
         rows = [(floor_s(), *study(minutes)) for _ in range(options.pairs)]
         floors, useful, processor, first = (list(column) for column in zip(*rows, strict=True))
+        fractions[f"useful fraction of {minutes:g} minutes"] = statistics.median(useful)
         later = [one - floor for one, floor in zip(first, floors, strict=True)]
         cells = " | ".join(map(spread, (useful, processor, floors, later)))
         print(f"| {minutes:g} | {cells} |", flush=True)
+    hardware.require(fractions, options.least)
 
 
 if __name__ == "__main__":

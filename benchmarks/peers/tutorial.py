@@ -15,9 +15,9 @@ WINDOW, STREAMS = 64, 32
 
 
 class Windows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """One window of a text at a time, and the same one symbol later."""
+    """One window of a text, a tensor or a list of numbers, and the same one symbol later."""
 
-    def __init__(self, text: torch.Tensor, window: int) -> None:
+    def __init__(self, text: torch.Tensor | list[int], window: int) -> None:
         self.text, self.window = text, window
 
     def __len__(self) -> int:
@@ -25,7 +25,8 @@ class Windows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         first = index * self.window
-        return self.text[first : first + self.window], self.text[first + 1 : first + self.window + 1]
+        inputs, targets = self.text[first : first + self.window], self.text[first + 1 : first + self.window + 1]
+        return torch.as_tensor(inputs), torch.as_tensor(targets)
 
 
 class LanguageModel(torch.nn.Module):

@@ -1,0 +1,165 @@
+"""What a large corpus costs a machine whose slots all train on it, and what a process of a slot needs itself.
+
+    python benchmarks/memory.py [--bytes 1e9] [--workers 8] [--trials 200]
+
+Protocol: the same study of small LSTMs on a text of a million and of `--bytes` characters, `--workers` trials at a time
+on one machine. "corpus" is by how much less of the machine's memory is available at the worst moment of the study with
+the large text (looked at ten times a second; what the system can drop at once, such as pages of files that it has read,
+is available). "own" is the most that one of the training processes has for itself (unique set size). Then one process
+trains `--trials` models of different sizes one after another, as a slot does: its own memory after 20 and after all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import hardware
+import numpy as np
+import psutil
+import ray
+
+import tune_rnn
+from tune_rnn import space
+from tune_rnn.data import load_corpus
+from tune_rnn.report import TrialBudget
+from tune_rnn.study.trainable import shared_arrays
+from tune_rnn.study.worker import start_worker
+
+MB = 1e6
+SMALL = 1_000_000
+
+
+def write_text(file: Path, size: int) -> None:
+    """Lines of lower-case letters."""
+    letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz   \n", dtype=np.uint8)
+    generator = np.random.default_rng(0)
+    with file.open("wb") as text:
+        for first in range(0, size, 1 << 24):
+            text.write(letters[generator.integers(len(letters), size=min(1 << 24, size - first))].tobytes())
+
+
+def experiment(folder: Path, corpus: Path, trials: int) -> tune_rnn.Experiment:
+    """Short trials of small models; validation is a thousandth of the text, as it would be read for hours."""
+    return tune_rnn.Experiment(
+        name="memory",
+        task={"corpus": str(corpus), "split": [0.998, 0.001, 0.001]},
+        model={"embedding_size": 32, "hidden_size": space.choice(64, 128), "layers": space.int(1, 2)},
+        training={"learning_rate": space.log_uniform(1e-3, 1e-2), "precision": "fp32", "report_every": 40_000},
+        budget={"tokens": 40_000, "trials": trials},
+        final={"top_k": 0},
+        storage=str(folder),
+    )
+
+
+class Peak:
+    """The least memory that was available, and the most that a training process had for itself, in bytes."""
+
+    def __init__(self) -> None:
+        self.available, self.own = psutil.virtual_memory().available, 0
+
+    def look(self, closely: bool) -> None:
+        self.available = min(self.available, psutil.virtual_memory().available)
+        if not closely:
+            return
+        for process in psutil.process_iter(["name"]):
+            with suppress(psutil.NoSuchProcess):
+                if process.info["name"].startswith("ray::"):
+                    self.own = max(self.own, process.memory_full_info().uss)
+
+
+@contextmanager
+def watched() -> Iterator[Peak]:
+    peak, ended = Peak(), threading.Event()
+
+    def watch() -> None:
+        for number in itertools.count():
+            peak.look(closely=number % 20 == 0)
+            if ended.wait(0.1):
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def study(size: int, workers: int) -> tuple[float, float]:
+    """Memory that a study takes at most, and the most of one process's own, in bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["TUNE_RNN_CACHE"] = str(folder / "cache")
+        write_text(folder / "text.txt", size)
+        made = experiment(folder, folder / "text.txt", 2 * workers)
+        load_corpus(made.task)  # what is done once for a text is not the study's
+        before = psutil.virtual_memory().available
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        with watched() as peak:
+            tune_rnn.run(made)
+        ray.shutdown()
+        return before - peak.available, peak.own
+
+
+def growth(trials: int) -> tuple[int, int]:
+    """A process's own memory after 20 trials and after all, in bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_text(folder / "text.txt", SMALL)
+        made = experiment(folder, folder / "text.txt", trials)
+        corpus, budget = load_corpus(made.task), TrialBudget.of(made)
+        worker = start_worker(
+            {
+                "train": shared_arrays(corpus.train),
+                "validation": shared_arrays(corpus.validation),
+                "vocabulary_size": corpus.vocabulary.size,
+                "documents": made.task.documents,
+                "budget": budget,
+                "final_budget": budget,
+                "threads": 1,
+                "device": "cpu",
+            }
+        )
+        early = 0
+        for number in range(trials):
+            config = made.trial_config(made.space.sample(np.random.default_rng(number)))
+            trial = {
+                "trial": config.to_json(),
+                "seed": number,
+                "folder": str(folder / str(number)),
+                "resume_from": None,
+            }
+            worker.take(trial)
+            while not worker.step()[0].finished:
+                pass
+            if number == 19:
+                early = psutil.Process().memory_full_info().uss
+        return early, psutil.Process().memory_full_info().uss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bytes", type=float, default=1e9)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=200)
+    options = parser.parse_args()
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    print(hardware.head("cpu"))
+    early, late = growth(options.trials)
+    print(f"one process: {early / MB:.0f} MB after 20 trials, {late / MB:.0f} MB after {options.trials}")
+    small, _ = study(SMALL, options.workers)
+    large, own = study(int(options.bytes), options.workers)
+    print(f"{options.workers} workers, text of {options.bytes / MB:,.0f} MB: corpus {(large - small) / MB:,.0f} MB")
+    print(f"one of them, at most: {own / MB:.0f} MB of its own")
+
+
+if __name__ == "__main__":
+    main()
