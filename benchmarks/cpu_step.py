@@ -8,9 +8,9 @@ nothing else. "ours" is `Training.train_step` with its data, schedule, clipping 
 norm, regularisers off. The others are loops as tutorials have them, with a module, clipping, Adam as it comes, and
 `.item()` each step: "slices" has a `Dataset` that returns one window, cut from a tensor, and a `DataLoader`; "lists"
 the same of a list of numbers, made a tensor for each window; "symbols" is "slices", but gives the module one symbol of
-each window at a time. They take turns of `--seconds` in random order, `--pairs` turns each after a warm-up: shown are medians of
-tokens/s, and of the ratios turn by turn (lowest to highest). With `--least` the exit status is 1 where ours is slower
-than so many bare loops.
+each window at a time. They take turns of `--seconds` in random order, `--pairs` turns each after a warm-up: shown are
+medians of tokens/s, and of the ratios turn by turn (lowest to highest). With `--least` the exit status is 1 where ours
+is slower than so many bare loops.
 """
 
 from __future__ import annotations
