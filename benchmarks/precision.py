@@ -1,6 +1,6 @@
 """Whether a shorter number format costs validation loss: the same trainings in each, with several seeds.
 
-    TUNE_RNN_DATA=data python benchmarks/precision.py [--device cuda:0] [--seeds 4] [--precisions fp32 tf32 bf16] [--small]
+    TUNE_RNN_DATA=data python benchmarks/precision.py [--device cuda:0] [--seeds 4] [--precisions fp32 bf16] [--small]
 
 `data` has the folders tinyshakespeare and ptb_char.
 

@@ -80,14 +80,18 @@ def ray_session(address: str | None) -> Iterator[None]:
 def _start(address: str) -> None:
     import ray
 
-    dashboard = False if address == "local" else None
-    if address == "local" and (os.cpu_count() or 1) <= PRELOADED:
-        os.environ.update(_PRELOAD)
+    private = address == "local"
+    dashboard = False if private else None
+    preload = _PRELOAD if private and (os.cpu_count() or 1) <= PRELOADED else {}
+    os.environ.update(preload)
     try:
         with kept_handlers():
             ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, TimeoutError, ValueError) as error:
         raise _no_cluster(address) from error
+    finally:
+        for name in preload:  # it is not for a Ray that the user starts later
+            del os.environ[name]
 
 
 def _check_address(address: str) -> None:
