@@ -1,10 +1,10 @@
 """How much sooner a study has the answer at which the scripts that people write end.
 
-    python benchmarks/same_answer.py TEXT [--results same_answer.jsonl] [--minutes 10] [--seeds 5] [--epochs 8]
+    python benchmarks/same_answer.py [--text FILE] [--results same_answer.jsonl] [--minutes 10] [--seeds 5] [--epochs 8]
 
-Protocol: character-level LSTMs on TEXT (such as tinyshakespeare: the first 90 % train, the last 10 % validate), the
-same space for all (hidden size, batch size, output dropout, learning rate), at most `--epochs` a trial, two processes
-of one thread, one study after another on the same machine. `ray_tutorial` and `optuna_tutorial` are what documentation
+Protocol: character-level LSTMs on Python's help topics or another text (the first 90 % train, the last 10 % validate),
+the same space for all (hidden size, batch size, output dropout, learning rate), at most `--epochs` a trial, so that ten
+minutes are some thirty whole trainings; two processes of one thread, one study after another on the same machine. `ray_tutorial` and `optuna_tutorial` are what documentation
 leads to; `ray_reused` is our own training under Ray's HyperOptSearch and ASHAScheduler (all in `benchmarks/peers/`).
 Each runs for `--minutes` from its process's start; its answer is its lowest validation loss by then, in nats per
 symbol, state carried through the validation text for all of them. tune_rnn, with its defaults and without final stage,
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import hardware
 import psutil
@@ -61,14 +63,14 @@ def experiment(folder: str, epochs: int, seed: int, hours: float | None = None) 
     )
 
 
-def split(text: Path, folder: Path) -> None:
-    content = text.read_text("utf-8")
+def split(text: Path | None, folder: Path) -> None:
+    content = text.read_text("utf-8") if text else "\n".join(topics[topic] for topic in sorted(topics))
     cut = len(content) * 9 // 10
     (folder / "train.txt").write_text(content[:cut], "utf-8")
     (folder / "validation.txt").write_text(content[cut:], "utf-8")
 
 
-def peer(name: str, text: Path, seed: int, seconds: float, epochs: int) -> Curve:
+def peer(name: str, text: Path | None, seed: int, seconds: float, epochs: int) -> Curve:
     """What a script has found by when."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         split(text, Path(folder))
@@ -88,7 +90,7 @@ def peer(name: str, text: Path, seed: int, seconds: float, epochs: int) -> Curve
     return [(line["time"] - started, line["loss"]) for line in lines]
 
 
-def own(text: Path, seed: int, seconds: float, epochs: int, enough: float) -> Curve:
+def own(text: Path | None, seed: int, seconds: float, epochs: int, enough: float) -> Curve:
     """The same of a study, which ends as soon as it has what is enough."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         split(text, Path(folder))
@@ -132,7 +134,7 @@ def answer(curve: Curve, seconds: float) -> float:
     return min(loss for at, loss in curve if at <= seconds)
 
 
-def measure(text: Path, seed: int, seconds: float, epochs: int) -> dict[str, Curve]:
+def measure(text: Path | None, seed: int, seconds: float, epochs: int) -> dict[str, Curve]:
     curves = {name: peer(name, text, seed, seconds, epochs) for name in PEERS}
     enough = min(answer(curve, seconds) for curve in curves.values())
     return curves | {OWN: own(text, seed, seconds, epochs, enough)}
@@ -163,13 +165,14 @@ def _spread(values: list[float], digits: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path)
+    parser.add_argument("--text", type=Path)
     parser.add_argument("--results", type=Path, default=Path("same_answer.jsonl"))
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=8)
     options = parser.parse_args()
-    protocol = {"text": options.text.name, "minutes": options.minutes, "epochs": options.epochs}
+    name = options.text.name if options.text else f"help topics of Python {platform.python_version()}"
+    protocol = {"text": name, "minutes": options.minutes, "epochs": options.epochs}
     lines = options.results.read_text("utf-8").splitlines() if options.results.exists() else []
     there = [line for line in map(json.loads, lines) if line["protocol"] == protocol]
     for seed in sorted({*range(options.seeds)} - {line["seed"] for line in there}):
@@ -177,7 +180,7 @@ def main() -> None:
         there.append({"protocol": protocol, "seed": seed, "curves": curves})
         with options.results.open("a", encoding="utf-8") as results:
             results.write(json.dumps(there[-1]) + "\n")
-    print(f"{hardware.head('cpu')}: {options.text.name}, {options.minutes:g} minutes, {len(there)} seeds")
+    print(f"{hardware.head('cpu')}: {name}, {options.minutes:g} minutes, {len(there)} seeds")
     print(table([line["curves"] for line in there], 60 * options.minutes))
 
 
