@@ -4,14 +4,14 @@
 
 Protocol: character-level LSTMs on Python's help topics or another text (the first 90 % train, the last 10 % validate),
 the same space for all (hidden size, batch size, output dropout, learning rate), at most `--epochs` a trial, so that ten
-minutes are some thirty whole trainings; two processes of one thread, one study after another on the same machine. `ray_tutorial` and `optuna_tutorial` are what documentation
-leads to; `ray_reused` is our own training under Ray's HyperOptSearch and ASHAScheduler (all in `benchmarks/peers/`).
-Each runs for `--minutes` from its process's start; its answer is its lowest validation loss by then, in nats per
-symbol, state carried through the validation text for all of them. tune_rnn, with its defaults and without final stage,
-runs until it has reached the lowest of these answers, or as long. Shown: when each came to know its answer, when
-tune_rnn knew one as good, and `--minutes` over that: medians (lowest to highest); an answer that tune_rnn did not reach
-counts as reached at the end. What has been measured is kept in the results file: the command can be interrupted and
-repeated.
+minutes are some thirty whole trainings; two processes of one thread, one study after another on the same machine.
+`ray_tutorial` and `optuna_tutorial` are what documentation leads to; `ray_reused` is our own training under Ray's
+HyperOptSearch and ASHAScheduler (all in `benchmarks/peers/`). Each runs for `--minutes` from its process's start; its
+answer is its lowest validation loss by then, in nats per symbol, state carried through the validation text for all of
+them. tune_rnn, with its defaults and without final stage, runs until it has reached the lowest of these answers, or as
+long. Shown: when each came to know its answer, when tune_rnn knew one as good, and `--minutes` over that: medians
+(lowest to highest); an answer that tune_rnn did not reach counts as reached at the end. What has been measured is kept
+in the results file: the command can be interrupted and repeated.
 """
 
 from __future__ import annotations
