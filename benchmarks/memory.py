@@ -151,7 +151,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--trials", type=int, default=200)
     options = parser.parse_args()
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
     print(hardware.head("cpu"))
     early, late = growth(options.trials)
     print(f"one process: {early / MB:.0f} MB after 20 trials, {late / MB:.0f} MB after {options.trials}")

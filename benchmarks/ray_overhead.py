@@ -143,9 +143,10 @@ class EmptyWorker(Worker):
 class EmptyTrials(TrialTrainable):
     """The study's trainable with such a worker."""
 
-    def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        super().setup(config, **shared)
-        self.worker.__class__ = EmptyWorker
+    def start_worker(self) -> Worker:
+        worker = super().start_worker()
+        worker.__class__ = EmptyWorker
+        return worker
 
 
 class PlainTrials(tune.Trainable):

@@ -9,23 +9,30 @@ minutes are some thirty whole trainings; two processes of one thread, one study 
 HyperOptSearch and ASHAScheduler (all in `benchmarks/peers/`). Each runs for `--minutes` from its process's start; its
 answer is its lowest validation loss by then, in nats per symbol, state carried through the validation text for all of
 them. tune_rnn, with its defaults and without final stage, runs until it has reached the lowest of these answers, or as
-long. Shown: when each came to know its answer, when tune_rnn knew one as good, and `--minutes` over that: medians
-(lowest to highest); an answer that tune_rnn did not reach counts as reached at the end. What has been measured is kept
-in the results file: the command can be interrupted and repeated.
+long. Shown: when each came to know its answer, when tune_rnn knew one as good, how many times sooner that is than the
+one and than the other's end: medians (lowest to highest); an answer that tune_rnn did not reach counts as reached at
+the end. What has been measured is kept in the results file: the command can be interrupted and repeated.
+
+The scripts differ from tune_rnn in more than the search: windows of the first two begin with a zero state in training,
+`ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half (ASHA's factor
+in Ray's tutorial), tune_rnn at a third.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -83,11 +90,11 @@ def peer(name: str, text: Path | None, seed: int, seconds: float, epochs: int) -
             *map(str, (seed, seconds, epochs)),
         ]
         started = time.time()
-        _run(command, seconds, lambda: False)
+        _run(command, folder, seconds, lambda: False)
         if not log.exists():
             raise SystemExit(f"{name} has found nothing")
         lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    return [(line["time"] - started, line["loss"]) for line in lines]
+    return [(line["time"] - started, line["loss"]) for line in lines if math.isfinite(line["loss"])]
 
 
 def own(text: Path | None, seed: int, seconds: float, epochs: int, enough: float) -> Curve:
@@ -106,23 +113,25 @@ def own(text: Path | None, seed: int, seconds: float, epochs: int, enough: float
             return [(at, loss) for at, loss in losses if loss is not None]
 
         command = [sys.executable, "-m", "tune_rnn", "run", str(file)]
-        _run(command, seconds, lambda: min((loss for _, loss in curve()), default=enough + 1) <= enough)
+        _run(command, folder, seconds, lambda: min((loss for _, loss in curve()), default=enough + 1) <= enough)
         return curve()
 
 
-def _run(command: list[str], seconds: float, has_enough: Callable[[], bool]) -> None:
+def _run(command: list[str], folder: str, seconds: float, has_enough: Callable[[], bool]) -> None:
     """A process and all that it starts, until it ends, has enough, or has had its time and half a minute to end."""
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    started = time.monotonic()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    messages, started = Path(folder) / "messages.txt", time.monotonic()
+    with messages.open("wb") as file:
+        process = psutil.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
         while process.poll() is None and time.monotonic() - started < seconds + 30 and not has_enough():
             time.sleep(1)
-        ended = process.poll()
-        if ended not in (None, 0):
-            raise SystemExit(f"{' '.join(command)} failed: {process.stderr.read().decode() if process.stderr else ''}")
-        for each in [*psutil.Process(process.pid).children(recursive=True), process] if ended is None else []:
-            each.kill()
+        for each in [*process.children(recursive=True), process] if process.is_running() else []:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+                each.wait()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"{' '.join(command)} failed:\n{messages.read_text('utf-8', errors='replace')}")
 
 
 def time_of(curve: Curve, loss: float, seconds: float) -> float | None:
@@ -141,21 +150,19 @@ def measure(text: Path | None, seed: int, seconds: float, epochs: int) -> dict[s
 
 
 def table(measured: list[dict[str, Curve]], seconds: float) -> str:
-    rows = ["| | its answer, nats | known after, s | tune_rnn has it after, s | sooner by |", "|---|---|---|---|---|"]
+    rows = [
+        "| | its answer, nats | known after, s | by tune_rnn after, s | times sooner | than its end | not reached |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in PEERS:
         answers = [answer(curves[name], seconds) for curves in measured]
-        known = [time_of(curves[name], loss, seconds) for curves, loss in zip(measured, answers, strict=True)]
-        reached = [time_of(curves[OWN], loss, seconds) for curves, loss in zip(measured, answers, strict=True)]
-        ours = [seconds if at is None else at for at in reached]
-        few = "" if None not in reached else f" (not reached: {reached.count(None)})"
-        ratios = [seconds / at for at in ours]
-        cells = [
-            _spread(answers, 3),
-            _spread([at or 0.0 for at in known], 0),
-            _spread(ours, 0) + few,
-            _spread(ratios, 1),
-        ]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        pairs = list(zip(measured, answers, strict=True))
+        known = [time_of(curves[name], loss, seconds) or seconds for curves, loss in pairs]
+        reached = [time_of(curves[OWN], loss, math.inf) for curves, loss in pairs]
+        ours = [at or seconds for at in reached]
+        sooner = [of / at for of, at in zip(known, ours, strict=True)]
+        times = [_spread(known, 0), _spread(ours, 0), _spread(sooner, 1), _spread([seconds / at for at in ours], 1)]
+        rows.append(" | ".join([f"| {name}", _spread(answers, 3), *times, f"{reached.count(None)} of {len(ours)} |"]))
     return "\n".join(rows)
 
 

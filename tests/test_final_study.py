@@ -20,7 +20,9 @@ from tune_rnn.results.directory import RunDirectory
 from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord
 from tune_rnn.results.summary import Result
+from tune_rnn.schema import Resources
 from tune_rnn.single import Rerun, train
+from tune_rnn.study.ahead import load_libraries
 from tune_rnn.study.cluster import ray_session
 
 pytestmark = pytest.mark.timeout(300)
@@ -33,7 +35,7 @@ def _two_slots() -> Iterator[None]:
 
         init = ray.init
         patch.setattr("ray.init", lambda **arguments: init(**arguments, num_cpus=2, num_gpus=0))
-        with ray_session(None):
+        with ray_session(None, Resources(), load_libraries):
             yield
 
 

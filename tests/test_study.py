@@ -30,8 +30,10 @@ from tune_rnn.results.directory import RunDirectory, locked
 from tune_rnn.results.evaluate import evaluate_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.summary import Result
+from tune_rnn.schema import Resources
 from tune_rnn.search import trial_seed
 from tune_rnn.single import Rerun
+from tune_rnn.study.ahead import load_libraries
 from tune_rnn.study.cluster import ray_session
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
 from tune_rnn.study.worker import trial_device
@@ -43,7 +45,7 @@ CPU = {"device": "cpu"}
 def _two_slots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.init", _with_logical_resources(ray.init))
-        with ray_session(None):
+        with ray_session(None, Resources(), load_libraries):
             yield
 
 
@@ -232,6 +234,7 @@ def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path
     trainable = object.__new__(TrialTrainable)
     trainable.setup(config, **arrays, **shared, final_budget=TrialBudget.of(study), threads=1, device="cpu")
     trainable.step()
+    assert trainable.worker is not None
     assert trainable.worker.training is not None
     last = weakref.ref(trainable.worker.training)
     trainable.reset_config(config)
@@ -245,6 +248,13 @@ def test_a_private_ray_has_processes_at_hand_that_have_loaded_what_trains() -> N
 
     slot = class_cache._ActorClassCache().get(Slot).remote()
     assert ray.get(slot.loaded.remote()) == (True, {})
+
+
+@pytest.mark.slow
+def test_a_study_whose_trials_all_fail_ends_and_says_why(corpus: Path, tmp_path: Path) -> None:
+    hopeless = experiment(corpus, tmp_path, budget={"epochs": 1, "hours": 0.1}, resources={"device": "cuda"})
+    with pytest.raises(StudyFailed, match=r"1\d failed, the first with: this trial was given GPU"):
+        tune_rnn.run(hopeless)
 
 
 def test_an_address_is_refused_where_the_process_has_a_ray(corpus: Path, tmp_path: Path) -> None:

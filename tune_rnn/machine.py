@@ -6,8 +6,13 @@ import platform
 import re
 from pathlib import Path
 
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""What drivers of GPUs that torch can use put there on Linux: NVIDIA's, Windows' for its Linux, AMD's."""
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd")
+"""What drivers of GPUs that torch can use put there on Linux: NVIDIA's, its small computers', Windows', AMD's."""
+
+PCI = Path("/sys/bus/pci/devices")
+
+GPU_VENDORS = ("0x10de", "0x1002")
+"""NVIDIA's and AMD's numbers: a driver may put its device there on first use only."""
 
 
 def processor_name() -> str:
@@ -26,7 +31,9 @@ def computes_bf16() -> bool:
 
 def may_have_gpu() -> bool:
     """False only where torch would certainly find none."""
-    return platform.system() != "Linux" or any(Path(device).exists() for device in GPU_DEVICES)
+    if platform.system() != "Linux" or any(Path(device).exists() for device in GPU_DEVICES):
+        return True
+    return any(vendor.read_text().strip() in GPU_VENDORS for vendor in PCI.glob("*/vendor"))
 
 
 def _cpuinfo() -> str:

@@ -73,7 +73,7 @@ class BestKeeper:
         return self._last
 
     def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
-        import torch  # a second, which no study waits for to begin
+        import torch  # not before it is needed: no study is to wait for it to begin
 
         from tune_rnn.checkpoint import best_parameters
         from tune_rnn.exported import export, load_model

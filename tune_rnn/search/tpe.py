@@ -96,7 +96,9 @@ class HyperOpt(Learner):
         return best
 
     def _densities(self, values_AN: Array, categories: list[int | None]) -> Numbers | Choices:
-        from hyperopt.tpe import linear_forgetting_weights  # a second, which no study waits for to begin
+        from hyperopt.tpe import (
+            linear_forgetting_weights,  # not before it is needed: no study is to wait for it to begin
+        )
 
         weights_N = linear_forgetting_weights(values_AN.shape[1], REMEMBERED)
         counts = [count for count in categories if count is not None]

@@ -6,14 +6,16 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tune_rnn.errors import InputError
 from tune_rnn.schema import Resources
 from tune_rnn.signals import kept_handlers
+from tune_rnn.study.ahead import preloading, processes_at_hand
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,11 +31,13 @@ _SETTINGS = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
 
-_PRELOAD = {"RAY_preload_python_modules": "tune_rnn.study.preload"}
-"""Has the processes that Ray starts, one for each processor, load what trains before they know that they will."""
+PRIVATE = "local"
+"""The address that has Ray start one for this process alone."""
 
-PRELOADED = 16
-"""On machines with more processors than this most of these processes would be for nothing."""
+_PRIVATE_SETTINGS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""Its processes are this one's children: under `uv run` they need no environment built anew for each."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,53 +54,60 @@ class Slots:
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
-    """Ray for the duration of a study.
+def ray_session(address: str | None, resources: Resources, meanwhile: Callable[[], T]) -> Iterator[Future[T]]:
+    """Ray for the duration of a study; yields the result to be of `meanwhile`, which a thread calls as Ray starts.
 
     A Ray that this process has already initialised is used and left running. Otherwise one is joined where
     `address` (or RAY_ADDRESS) says so, and else a private one is started and shut down.
     """
-    for name, value in _SETTINGS.items():
+    named = address or os.environ.get("RAY_ADDRESS") or PRIVATE
+    for name, value in (_SETTINGS | (_PRIVATE_SETTINGS if named == PRIVATE else {})).items():
         os.environ.setdefault(name, value)
-    import ray
+    import ray  # with these settings
 
     if ray.is_initialized():
         if address:
             rule = "this process already uses a Ray, and can use one only"
             raise InputError("address", rule, "Leave the address out, or call ray.shutdown() before.", address)
-        yield
+        yield _in_a_thread(meanwhile)
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_address(address)
+    _check_address(named)
     with _quiet_ray():
+        result = _in_a_thread(meanwhile)
         try:
-            _start(address)
-            with _processes_at_hand() if address == "local" else nullcontext():
-                yield
+            if named == PRIVATE:
+                with preloading(resources):
+                    _start(named)
+                with processes_at_hand():
+                    yield result
+            else:
+                _start(named)
+                yield result
         finally:
             ray.shutdown()
+
+
+def _in_a_thread(job: Callable[[], T]) -> Future[T]:
+    thread = ThreadPoolExecutor(1)
+    future = thread.submit(job)
+    thread.shutdown(wait=False)
+    return future
 
 
 def _start(address: str) -> None:
     import ray
 
-    private = address == "local"
-    dashboard = False if private else None
-    preload = _PRELOAD if private and (os.cpu_count() or 1) <= PRELOADED else {}
-    os.environ.update(preload)
+    dashboard = False if address == PRIVATE else None
     try:
         with kept_handlers():
             ray.init(address=address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, TimeoutError, ValueError) as error:
         raise _no_cluster(address) from error
-    finally:
-        for name in preload:  # it is not for a Ray that the user starts later
-            del os.environ[name]
 
 
 def _check_address(address: str) -> None:
     """Refuse an address where nothing answers: Ray itself would try for 80 seconds, and then end the process."""
-    if address in ("local", "auto"):
+    if address in (PRIVATE, "auto"):
         return
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
@@ -137,23 +148,6 @@ def _quiet_ray() -> Iterator[None]:
         worker.print_to_stdstream = shown
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _processes_at_hand() -> Iterator[None]:
-    """Have Tune's actors use the processes that a private Ray has started already.
-
-    Tune passes environment variables on to them, for which Ray would start others, and prepare that environment: two
-    seconds. A private Ray's processes have all of this one's environment anyway.
-    """
-    from ray.tune.execution import class_cache
-
-    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
-    try:
-        yield
-    finally:
-        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def find_slots(resources: Resources) -> Slots:

@@ -24,6 +24,9 @@ from tune_rnn.study.cluster import Slots
 END_S = 5.0
 """Seconds of `budget.hours` kept for stopping trials, exporting the best model and leaving Ray."""
 
+HOPELESS = 10
+"""So many failed trials, and none that has reported, end a study: its other trials would fail as well."""
+
 
 class Stop(Exception):
     """Ends the trials before the searcher does; `status` is what the study's becomes."""
@@ -99,8 +102,17 @@ class Session:
             return Stop("interrupted")
         if self.recorder.disk_is_full:
             return Stop("failed")
+        if self._is_hopeless():
+            return Stop("completed")
         deadline = self.recorder.deadline
         return Stop("completed") if deadline is not None and time.time() > deadline else None
+
+    def _is_hopeless(self) -> bool:
+        trials = self.journal.trials
+        if not HOPELESS <= len(trials) <= 2 * HOPELESS + self.slots.count:  # asked often, and of thousands of trials
+            return False
+        failed = sum(trial.outcome == "failed" for trial in trials.values())
+        return failed >= HOPELESS and not any(trial.reports for trial in trials.values())
 
     def _header(self) -> str:
         planned, together, extra = (getattr(self.recorder.plan, name) for name in ("trials", "slots", "extra"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 
 from tune_rnn.advice import check_batches
@@ -22,6 +21,7 @@ from tune_rnn.results.journal import FINAL, Journal
 from tune_rnn.results.summary import Result
 from tune_rnn.search import check_search
 from tune_rnn.signals import Interrupt, interrupts
+from tune_rnn.study.ahead import load_libraries
 from tune_rnn.study.cluster import find_slots, ray_session
 from tune_rnn.study.session import Session
 
@@ -46,9 +46,9 @@ def run(
     check_fixed_model(experiment, corpus)
     check_search(experiment.search, experiment.space)
     earlier = read_earlier(experiment, corpus.sha256)
-    precision = _resolve_precision(experiment)
+    resources, resolve = experiment.resources, partial(_resolve_precision, experiment)
     display.say(f"{experiment.name}: starting Ray")
-    with _stoppable() as interrupted, ray_session(address):
+    with _stoppable() as interrupted, ray_session(address, resources, resolve) as precision:
         slots = find_slots(experiment.resources)
         resolved = experiment.replace("training.precision", precision.result())
         if interrupted.is_set():
@@ -84,7 +84,7 @@ def resume(
     earlier = read_earlier(experiment, corpus.sha256)
     with directory.locked(old), _stoppable() as interrupted:
         display.say(f"{old.path.name}: starting Ray")
-        with ray_session(address):
+        with ray_session(address, experiment.resources, load_libraries):
             slots = find_slots(experiment.resources)
             directory.write_experiment(old, experiment)
             return Session(experiment, corpus, old, slots, display, started, interrupted, earlier).run()
@@ -138,31 +138,18 @@ def _check_final(before: Experiment, after: Experiment, journal: Journal) -> Non
         raise InputError(f"final.{after.budget.unit}", rule, "Leave it as it was.", new)
 
 
-def _resolve_precision(experiment: Experiment) -> Future[str]:
-    """Resolve `precision: auto` in a thread while Ray starts, and import there what else takes a while.
-
-    Not what Ray imports as well, as SMAC does: two threads that import it wait for each other.
-    """
-    import ray  # noqa: F401  # first, as nothing can start before
-
+def _resolve_precision(experiment: Experiment) -> str:
+    """Resolve `precision: auto`, with torch only where that has more to say than fp32."""
+    load_libraries()
     (precision,) = experiment.extremes("training.precision")
     may_use_gpu = experiment.resources.may_use_gpu and may_have_gpu()
+    if precision == "fp32" or (precision == "auto" and not may_use_gpu and not computes_bf16()):
+        return "fp32"
+    import torch
 
-    def resolve() -> str:
-        for name in ("pandas", "scipy.stats"):  # Tune, the searchers
-            import_module(name)
-        if precision == "fp32" or (precision == "auto" and not may_use_gpu and not computes_bf16()):
-            return "fp32"  # without torch, for which this process has no other use at once
-        import torch
+    from tune_rnn.precision import resolve_precision
 
-        from tune_rnn.precision import resolve_precision
-
-        torch.set_num_threads(1)
-        device = torch.device("cuda" if may_use_gpu and torch.cuda.is_available() else "cpu")
-        hidden = max(experiment.extremes("model.hidden_size"))
-        return resolve_precision(precision, device, experiment.extremes("model.cell"), hidden)
-
-    thread = ThreadPoolExecutor(1)
-    future = thread.submit(resolve)
-    thread.shutdown(wait=False)
-    return future
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if experiment.resources.may_use_gpu and torch.cuda.is_available() else "cpu")
+    hidden = max(experiment.extremes("model.hidden_size"))
+    return resolve_precision(precision, device, experiment.extremes("model.cell"), hidden)

@@ -6,13 +6,16 @@ are paid for once. The study's own process needs this class, but none of torch.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray import tune
 
 from tune_rnn.data import Split
 from tune_rnn.report import Report
+
+if TYPE_CHECKING:
+    from tune_rnn.study.worker import Worker
 
 SCORE = "score"
 """What search and early stopping compare (minimise): see `Report.score`."""
@@ -32,19 +35,29 @@ class TrialTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
         """`shared`: splits as arrays from the object store (one copy a node), budgets, threads, device."""
-        from tune_rnn.study.worker import start_worker
-
-        self.worker = start_worker(shared)
+        self.shared = shared
+        self.worker: Worker | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
-        self.worker.take(new_config)
+        self.trial = new_config
+        if self.worker is not None:
+            self.worker.take(self.trial)
         return True
 
     def step(self) -> dict[str, Any]:
+        if self.worker is None:
+            self.worker = self.start_worker()
+            self.worker.take(self.trial)
         report, saved = self.worker.step()
         return result_of(report) | {CHECKPOINT: str(saved), "done": bool(report.finished)}
+
+    def start_worker(self) -> Worker:
+        """In a step, so that what fails in it fails like any training, and not as an actor that could not be made."""
+        from tune_rnn.study.worker import start_worker
+
+        return start_worker(self.shared)
 
 
 def result_of(report: Report) -> dict[str, Any]:

@@ -29,8 +29,7 @@ KEPT = 2
 class Worker:
     """Trains the configuration in `trial["trial"]`, a text in JSON: a step is one training iteration and a checkpoint.
 
-    A trial is built by its first step, so that what fails in building it fails like any training error, with its
-    traceback, and not as an actor that could not be made.
+    A trial is built by its first step, so that what fails in building it fails like any training error.
     """
 
     def __init__(self, data: TrainingData, budget: TrialBudget, final_budget: TrialBudget, device: str) -> None:
