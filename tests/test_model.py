@@ -235,7 +235,7 @@ def test_tied_the_last_layer_has_the_size_of_the_embedding_and_there_is_no_decod
 def test_initial_values(cell: str) -> None:
     sizes = Sizes(cell, 11, 20, (30, 30))
     parameters = model.initialise(sizes, torch.Generator().manual_seed(0))
-    assert 0.09 < float(parameters["embedding.weight"].abs().max()) <= 0.1
+    assert 0.85 < float(parameters["embedding.weight"].std()) < 1.15
     assert 0.09 < float(parameters["decoder.weight"].abs().max()) <= 0.1
     assert not parameters["decoder.bias"].any()
     for layer, inputs in enumerate(sizes.inputs):
@@ -246,6 +246,22 @@ def test_initial_values(cell: str) -> None:
         biases = parameters[f"layer{layer}.bias_input"] + parameters[f"layer{layer}.bias_hidden"]
         gates = [1.0 if cell == "lstm" and gate == 1 else 0.0 for gate in range(GATES[cell])]
         assert torch.equal(biases, torch.tensor(gates).repeat_interleave(30))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "standard_normal"),
+    [
+        (Sizes("lstm", model.FEW_SYMBOLS, 20, (30,)), True),
+        (Sizes("lstm", model.FEW_SYMBOLS + 1, 20, (30,)), False),
+        (Sizes("lstm", 50, 20, (20,), tied=True), False),
+    ],
+)
+def test_an_embedding_begins_small_where_symbols_are_many_or_decode_as_well(
+    sizes: Sizes, standard_normal: bool
+) -> None:
+    weight = model.initialise(sizes, torch.Generator().manual_seed(0))["embedding.weight"]
+    assert abs(float(weight.std()) - (1.0 if standard_normal else 0.2 / math.sqrt(12))) < 0.05
+    assert (float(weight.abs().max()) <= 0.1) is not standard_normal
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -22,6 +22,9 @@ from tune_rnn.recurrence import FUSED, GATES, LayerState, Zoneout, fused, in_one
 FORGET_BIAS = 1.0
 """Initial bias of the LSTM's forget gate: a new network remembers (Jozefowicz et al. 2015, section 3.2)."""
 
+FEW_SYMBOLS = 1000
+"""Up to so many symbols an embedding begins with large values: each of them is seen often enough to change them."""
+
 Parameters = dict[str, Tensor]
 State = tuple[LayerState, ...]
 """Carried state: for each layer (hidden,) or, for an LSTM, (hidden, cell), each of shape (1, B, H)."""
@@ -95,15 +98,22 @@ def initialise(
 ) -> Parameters:
     """New parameters by name, on the CPU.
 
-    Embedding and decoder: uniform in ±0.1. Scheme "orthogonal": input-to-hidden Glorot uniform for each gate,
-    hidden-to-hidden orthogonal for each gate (Saxe et al. 2014), biases 0. Scheme "uniform": a layer's weights and
-    biases uniform in ±1/√H, as `torch.nn.LSTM` has them. In both an LSTM's forget gate begins with `forget_bias` as the
-    sum of its two biases, and normalisation with gains of 1.
+    Decoder: uniform in ±0.1, and so is an embedding of many symbols, or one that is tied to it (Zaremba et al. 2014).
+    With up to FEW_SYMBOLS an untied embedding is standard normal, as `torch.nn.Embedding` has it: the inputs then have
+    the size that Glorot's weights are meant for, and learning begins sooner (`benchmarks/embedding.py`). Symbols that
+    are rare would keep for long what they began with.
+
+    Scheme "orthogonal": input-to-hidden Glorot uniform for each gate, hidden-to-hidden orthogonal for each gate (Saxe
+    et al. 2014), biases 0. Scheme "uniform": a layer's weights and biases uniform in ±1/√H, as `torch.nn.LSTM` has
+    them. In both an LSTM's forget gate begins with `forget_bias` as the sum of its two biases, and normalisation with
+    gains of 1.
     """
     parameters = {name: torch.zeros(shape) for name, shape in shapes(sizes).items()}
     for name, value in parameters.items():
         place, _, kind = name.partition(".")
-        if place == "embedding" or (place == "decoder" and kind != "bias"):
+        if place == "embedding" and sizes.vocabulary <= FEW_SYMBOLS and not sizes.tied:
+            value.normal_(generator=generator)
+        elif place == "embedding" or (place == "decoder" and kind != "bias"):
             value.uniform_(-0.1, 0.1, generator=generator)
         elif kind.startswith("gain"):
             value.fill_(1.0)
