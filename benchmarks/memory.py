@@ -3,16 +3,17 @@
     python benchmarks/memory.py [--bytes 1e9] [--workers 8] [--trials 200]
 
 Protocol: the same study of small LSTMs on a text of a million and of `--bytes` characters, `--workers` trials at a time
-on one machine. "corpus" is by how much less of the machine's memory is available at the worst moment of the study with
-the large text (looked at ten times a second; what the system can drop at once, such as pages of files that it has read,
-is available). "own" is the most that one of the training processes has for itself (unique set size). Then one process
-trains `--trials` models of different sizes one after another, as a slot does: its own memory after 20 and after all.
+on one machine. "corpus" is by how much more memory all the study's processes have together at the highest point of the
+one with the large text, looked at twice a second: what is shared counts once (proportional set size), pages of files
+that are mapped count as well. "own" is the most that one of the training processes has for itself (unique set size).
+Then one process trains `--trials` models of different sizes one after another, as a slot does: its own memory after 20
+and after all.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import json
 import os
 import tempfile
 import threading
@@ -59,19 +60,20 @@ def experiment(folder: Path, corpus: Path, trials: int) -> tune_rnn.Experiment:
 
 
 class Peak:
-    """The least memory that was available, and the most that a training process had for itself, in bytes."""
+    """The most that a study's processes had together, and the most that one that trains had for itself, in bytes."""
 
     def __init__(self) -> None:
-        self.available, self.own = psutil.virtual_memory().available, 0
+        self.together, self.own = 0, 0
 
-    def look(self, closely: bool) -> None:
-        self.available = min(self.available, psutil.virtual_memory().available)
-        if not closely:
-            return
-        for process in psutil.process_iter(["name"]):
+    def look(self) -> None:
+        this, together = psutil.Process(), 0
+        for process in [this, *this.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
-                if process.info["name"].startswith("ray::"):
-                    self.own = max(self.own, process.memory_full_info().uss)
+                memory = process.memory_full_info()
+                together += memory.pss
+                if process.name().startswith("ray::"):
+                    self.own = max(self.own, memory.uss)
+        self.together = max(self.together, together)
 
 
 @contextmanager
@@ -79,10 +81,8 @@ def watched() -> Iterator[Peak]:
     peak, ended = Peak(), threading.Event()
 
     def watch() -> None:
-        for number in itertools.count():
-            peak.look(closely=number % 20 == 0)
-            if ended.wait(0.1):
-                return
+        while not ended.wait(0.5):
+            peak.look()
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -93,20 +93,19 @@ def watched() -> Iterator[Peak]:
         thread.join()
 
 
-def study(size: int, workers: int) -> tuple[float, float]:
-    """Memory that a study takes at most, and the most of one process's own, in bytes."""
+def study(size: int, workers: int) -> Peak:
+    """What a study with so large a text takes at most."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["TUNE_RNN_CACHE"] = str(folder / "cache")
         write_text(folder / "text.txt", size)
         made = experiment(folder, folder / "text.txt", 2 * workers)
         load_corpus(made.task)  # what is done once for a text is not the study's
-        before = psutil.virtual_memory().available
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
         with watched() as peak:
             tune_rnn.run(made)
         ray.shutdown()
-        return before - peak.available, peak.own
+        return peak
 
 
 def growth(trials: int) -> tuple[int, int]:
@@ -132,7 +131,7 @@ def growth(trials: int) -> tuple[int, int]:
         for number in range(trials):
             config = made.trial_config(made.space.sample(np.random.default_rng(number)))
             trial = {
-                "trial": config.to_json(),
+                "trial": json.dumps(config.to_dict()),
                 "seed": number,
                 "folder": str(folder / str(number)),
                 "resume_from": None,
@@ -154,10 +153,10 @@ def main() -> None:
     print(hardware.head("cpu"))
     early, late = growth(options.trials)
     print(f"one process: {early / MB:.0f} MB after 20 trials, {late / MB:.0f} MB after {options.trials}")
-    small, _ = study(SMALL, options.workers)
-    large, own = study(int(options.bytes), options.workers)
-    print(f"{options.workers} workers, text of {options.bytes / MB:,.0f} MB: corpus {(large - small) / MB:,.0f} MB")
-    print(f"one of them, at most: {own / MB:.0f} MB of its own")
+    small, large = (study(size, options.workers) for size in (SMALL, int(options.bytes)))
+    corpus = (large.together - small.together) / MB
+    print(f"{options.workers} workers, text of {options.bytes / MB:,.0f} MB: corpus {corpus:,.0f} MB in all")
+    print(f"one of them, at most: {large.own / MB:.0f} MB of its own")
 
 
 if __name__ == "__main__":

@@ -80,3 +80,11 @@ def test_much_validation_is_told_with_a_remedy_that_helps(corpus: Path) -> None:
     every = re.search(r"training\.report_every=([\d.]+) ", note)
     assert every is not None
     assert said(corpus, training={"report_every": float(every[1])}) == []
+
+
+def test_where_one_report_is_too_dear_only_a_smaller_split_helps(corpus: Path) -> None:
+    half = Experiment(
+        name="x", task={"corpus": str(corpus), "split": [0.2, 0.7, 0.1]}, budget={"epochs": 1, "trials": 2}
+    )
+    (note,) = (note for note in notes(half, load_corpus(half.task)) if note.startswith("validation takes"))
+    assert note.endswith(" at each of 1 report: a smaller validation part in task.split leaves more for training")

@@ -70,10 +70,12 @@ def _validation(experiment: Experiment, corpus: Corpus) -> Iterator[str]:
     if part > MUCH_VALIDATION:
         affordable = max(1, int(MUCH_VALIDATION / (1 - MUCH_VALIDATION) * trained / validated))
         each = f"{corpus.validation.predictions:,} {KINDS[experiment.task.kind].noun}s"
+        remedies = ["a smaller validation part in task.split"]
+        if affordable < len(budget.report_at):
+            remedies.insert(0, f"training.report_every={amount / affordable:g}")
         yield (
             f"validation takes about {100 * part:.0f} % of a trial's time, {each} at each of "
-            f"{plural(len(budget.report_at), 'report')}: training.report_every={amount / affordable:g} leaves more for "
-            "training, and so does a smaller validation part in task.split"
+            f"{plural(len(budget.report_at), 'report')}: {' or '.join(remedies)} leaves more for training"
         )
 
 
