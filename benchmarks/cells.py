@@ -6,7 +6,7 @@ Protocol: one layer, forward and backward pass over a window, fp32, in the shape
 `regularizer_cost.ROWS`. Ours is `tune_rnn.unrolled`, PyTorch's `nn.GRU` and `nn.RNN`, the LSTM `nn.LSTM` (oneDNN). They
 take turns of two windows, `--pairs` turns each after a warm-up. Shown are medians in milliseconds, the ratio to
 PyTorch's, and the time per FLOP over the LSTM's (a GRU has 3/4 of its FLOPs, an RNN 1/4), each turn by turn (lowest to
-highest). With `--least` the exit status is 1 where PyTorch's is faster than by so much.
+highest). With `--least` the exit status is 1 where PyTorch's time is less than so many of ours.
 """
 
 from __future__ import annotations

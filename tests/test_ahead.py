@@ -61,7 +61,7 @@ def test_what_leads_a_study_loads_no_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_what_cannot_be_loaded_ahead_is_left_to_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_loaded_ahead_is_left_to_the_trial() -> None:
     code = "import sys; sys.modules['torch'] = None; import gc, tune_rnn.study.preload; print(gc.isenabled())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

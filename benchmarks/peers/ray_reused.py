@@ -15,10 +15,9 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.hyperopt import HyperOptSearch
 from same_answer import experiment
 
+from peers.ray_settings import tune_config
 from peers.tutorial import log
 from tune_rnn.checkpoint import save
 from tune_rnn.data import load_corpus
@@ -75,15 +74,7 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(Trial, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(
-            metric="loss",
-            mode="min",
-            search_alg=HyperOptSearch(random_state_seed=int(SEED)),
-            scheduler=ASHAScheduler(max_t=int(EPOCHS), grace_period=1, reduction_factor=2),
-            num_samples=-1,
-            time_budget_s=float(SECONDS),
-            reuse_actors=True,
-        ),
+        tune_config=tune_config(int(SEED), float(SECONDS), int(EPOCHS), reuse_actors=True),
         run_config=tune.RunConfig(
             storage_path=FOLDER, checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2)
         ),

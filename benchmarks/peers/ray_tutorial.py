@@ -2,7 +2,7 @@
 
     python benchmarks/peers/ray_tutorial.py FOLDER LOG SEED SECONDS EPOCHS
 
-Ray's PyTorch tutorial has these settings of ASHA, 2.60's documentation this way to save a checkpoint.
+Ray 2.60's documentation has this way to save a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.hyperopt import HyperOptSearch
 
+from peers.ray_settings import tune_config
 from peers.tutorial import Study, log
 
 FOLDER, LOG, SEED, SECONDS, EPOCHS = sys.argv[1:]
@@ -47,14 +46,7 @@ def main() -> None:
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),
         param_space=space,
-        tune_config=tune.TuneConfig(
-            metric="loss",
-            mode="min",
-            search_alg=HyperOptSearch(random_state_seed=int(SEED)),
-            scheduler=ASHAScheduler(max_t=int(EPOCHS), grace_period=1, reduction_factor=2),
-            num_samples=-1,
-            time_budget_s=float(SECONDS),
-        ),
+        tune_config=tune_config(int(SEED), float(SECONDS), int(EPOCHS)),
         run_config=tune.RunConfig(storage_path=FOLDER),
     )
     tuner.fit()
