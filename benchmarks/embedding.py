@@ -65,8 +65,12 @@ def experiment(case: dict[str, Any], words: Path | None) -> tune_rnn.Experiment:
 
 
 def losses(made: tune_rnn.Experiment, few_symbols: int, seed: int) -> list[float]:
-    """Validation loss after each epoch."""
     model.FEW_SYMBOLS = few_symbols
+    return losses_of(made, seed)
+
+
+def losses_of(made: tune_rnn.Experiment, seed: int) -> list[float]:
+    """Validation loss after each epoch of an experiment without a search."""
     corpus = load_corpus(made.task)
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, made.task.documents)
     training = Training(made.trial_config({}), data, TrialBudget.of(made), seed)

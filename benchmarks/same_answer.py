@@ -13,8 +13,8 @@ long. Shown: when each came to know its answer, when tune_rnn knew one as good, 
 one and than the other's end: medians (lowest to highest); an answer that tune_rnn did not reach counts as reached at
 the end. What has been measured is kept in the results file: the command can be interrupted and repeated.
 
-The scripts differ from tune_rnn in more than the search: windows of the first two begin with a zero state in training,
-`ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half (ASHA's factor
+All train on windows without a state, in an order shuffled for each epoch. The scripts differ from tune_rnn in more than
+the search: `ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half (ASHA's factor
 in Ray's tutorial), tune_rnn at a third.
 """
 
@@ -61,6 +61,7 @@ def experiment(folder: str, epochs: int, seed: int, hours: float | None = None) 
             "learning_rate": space.log_uniform(1e-4, 1e-1),
             "batch_size": space.choice(16, 32, 64),
             "sequence_length": 64,
+            "windows": "random",
         },
         budget={"epochs": epochs, "hours": hours or 1.0},
         search={"seed": seed},

@@ -1,4 +1,4 @@
-"""Batches for recurrent networks: parallel streams with carried state, and independent random windows.
+"""Batches for recurrent networks: parallel streams with carried state, and independent windows in random order.
 
 Shapes: T time steps of a window, B parallel streams (or independent windows). A *position* is one prediction:
 the token at `i` is the input, the token at `i + 1` the target. A document of n tokens has n - 1 positions, so
@@ -103,12 +103,11 @@ class StreamWindows:
 
 
 class RandomWindows:
-    """Independent windows with fresh state, drawn from the generator of (seed, batch index).
+    """Independent windows with fresh state, in an order shuffled anew for each pass.
 
-    A window may overhang its document at either end and is then cut there: so every position, in long
-    documents and in those shorter than a window, is predicted with the same probability, and `len(self)`
-    batches predict each position once on average. In a corpus of long documents nearly every window has the
-    full length.
+    A pass lays windows side by side over the text, from a random place on, and takes them in random order: each
+    position is predicted once in a pass, every time with another context. A window may overhang its document at
+    either end and is then cut there, so that this holds in documents shorter than a window as well.
     """
 
     def __init__(self, split: Split, streams: int, length: int, documents: str = "separate", *, seed: int) -> None:
@@ -116,15 +115,22 @@ class RandomWindows:
         self._first_start_D = np.concatenate([[0], np.cumsum(self._positions_D + length - 1)])
         self.tokens = np.asarray(split.tokens)
         self.streams, self._length, self._seed = streams, length, seed
+        self._windows = -(-int(self._first_start_D[-1]) // length)
+        self._pass, self._shift, self._order_W = -1, np.int64(0), np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Batches (optimizer steps) that count as one pass."""
-        return -(-int(self._first_start_D[-1]) // (self.streams * self._length))
+        """Batches (optimizer steps) in one pass; the last one is filled up with windows of the pass's beginning."""
+        return -(-self._windows // self.streams)
 
     def spans(self, index: int) -> Spans:
         """Return the `index`-th batch's windows; any index >= 0 may be asked for."""
-        generator = np.random.default_rng((self._seed, index))
-        start_B = generator.integers(self._first_start_D[-1], size=self.streams)
+        number, place = divmod(index, len(self))
+        if number != self._pass:
+            generator = np.random.default_rng((self._seed, number))
+            self._shift = generator.integers(self._first_start_D[-1])
+            self._pass, self._order_W = number, generator.permutation(self._windows)
+        chosen_B = np.arange(place * self.streams, (place + 1) * self.streams) % self._windows
+        start_B = (self._shift + self._order_W[chosen_B] * self._length) % self._first_start_D[-1]
         document_B = np.searchsorted(self._first_start_D, start_B, side="right") - 1
         begin_B = start_B - self._first_start_D[document_B] - (self._length - 1)
         end_B = np.minimum(begin_B + self._length, self._positions_D[document_B])
