@@ -14,8 +14,8 @@ one and than the other's end: medians (lowest to highest); an answer that tune_r
 the end. What has been measured is kept in the results file: the command can be interrupted and repeated.
 
 All train on windows without a state, in an order shuffled for each epoch. The scripts differ from tune_rnn in more than
-the search: `ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half (ASHA's factor
-in Ray's tutorial), tune_rnn at a third.
+the search: `ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half
+(ASHA's factor in Ray's tutorial), tune_rnn at a third.
 """
 
 from __future__ import annotations
