@@ -8,8 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray.exceptions
+import tiny
 
 from tune_rnn import space
+from tune_rnn.checkpoint_folder import write
 from tune_rnn.constraints import REFUSALS, ParameterCap
 from tune_rnn.errors import StudyFailed
 from tune_rnn.experiment import Experiment
@@ -20,7 +23,9 @@ from tune_rnn.schedulers import Asha, RunAll
 from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
+from tune_rnn.study import lost
 from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
+from tune_rnn.study.lost import WITH_ITS_MACHINE, LostTrials
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import SCORE
 
@@ -70,6 +75,19 @@ class Recorded:
     def refused(self, number: int, assignment: dict[str, Any]) -> None:
         self.journal.refuse(number, assignment)
 
+    def lost(self, number: int, reason: str) -> None:
+        self.journal.lose(number, reason)
+
+    def returned(self, number: int, spent: float) -> None:
+        self.journal.return_to(number, spent)
+
+    def save(self, number: int, spent: float, content: bytes) -> None:
+        """A report, and a checkpoint with this content."""
+        directory = f"{number}/{spent:g}"
+        write(self.run.path / directory, content)
+        self.journal.report(number, report(spent, 1.0))
+        self.journal.checkpoint(number, directory)
+
     def end(self, number: int, loss: float) -> None:
         self.journal.report(number, report(1.0, loss, "budget"))
         self.journal.checkpoint(number, "somewhere")
@@ -91,7 +109,8 @@ def a_final_study(
     final = FinalStage(recorded.journal, study, 2, None)
     searcher = build_searcher(study.search, study.space)
     proposer = Proposer(searcher, recorded, study, cap or ParameterCap(None, 50))  # type: ignore[arg-type]
-    return StudySearcher(proposer, 2, final, path), recorded, final
+    waiting = LostTrials(recorded)  # type: ignore[arg-type]
+    return StudySearcher(proposer, 2, final, path, waiting), recorded, final
 
 
 def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_searcher_nothing(tmp_path: Path) -> None:
@@ -114,6 +133,8 @@ def test_the_final_stage_waits_for_the_last_trial_of_the_search_and_tells_the_se
     known = dict(asked.ours.evidence.trials)
     asked.on_trial_result("d", {"spent": 0.5, SCORE: 0.1})
     asked.on_trial_complete("d", {"spent": 1.0, SCORE: 0.1})
+    assert asked.suggest("f") is None, "the other one may be lost, and go on"
+    asked.on_trial_complete("e", {"spent": 1.0, SCORE: 0.2})
     assert asked.ours.evidence.trials == known
     assert list(known) == [0, 1, 2]
     assert asked.suggest("f") == "FINISHED"
@@ -200,6 +221,81 @@ def test_the_scheduler_is_not_asked_about_trials_of_the_final_stage() -> None:
             == "CONTINUE"
         )
     assert rules.rungs[0][1].scores == []
+
+
+LOSS = ray.exceptions.ActorUnavailableError("keepalive watchdog timeout", None)
+
+
+def test_a_trial_whose_machine_is_gone_goes_on_from_its_checkpoint_and_the_searcher_does_not_hear_of_it(
+    tmp_path: Path,
+) -> None:
+    asked, recorded, _ = a_final_study(tmp_path)
+    first: Any = asked.suggest("a")
+    recorded.save(0, 0.5, tiny.packed())
+    scheduler = StudyScheduler(RunAll(), asked.ours, None, asked.lost)
+    for attempt in range(WITH_ITS_MACHINE):
+        trial = SimpleNamespace(config=first, met=LOSS)
+        scheduler.on_trial_error(None, trial)
+        assert 0 in asked.lost
+        asked.on_trial_complete("a", error=True)
+        again: Any = asked.suggest("a")
+        assert 0 not in asked.lost
+        assert (again["number"], again["seed"], again["trial"]) == (0, first["seed"], first["trial"])
+        assert again["resume_from"] == str(tmp_path / "0/0.5")
+        assert Path(again["folder"]).name == f"trial_0000_from_0.5_again_{attempt + 1}", "the lost one may still write"
+    assert asked.ours.evidence.trials[0].running
+    scheduler.on_trial_error(None, SimpleNamespace(config=first, met=LOSS))
+    assert 0 not in asked.lost, "and not for ever"
+    resumed = Journal(recorded.journal.path)
+    assert resumed.trials[0].lost == WITH_ITS_MACHINE
+    resumed.open_session("sha", 2, 0.0)
+    assert resumed.trials[0].lost == 0
+    assert [one.spent for one in resumed.trials[0].reports] == [0.5]
+
+
+@pytest.mark.parametrize(("damaged", "spent"), [((), 0.75), ((0.75,), 0.5), ((0.5, 0.75), 0.0)])
+def test_a_damaged_checkpoint_has_a_trial_go_back_to_the_one_before(
+    tmp_path: Path, damaged: tuple[float, ...], spent: float
+) -> None:
+    asked, recorded, _ = a_final_study(tmp_path)
+    given: Any = asked.suggest("a")
+    for at in (0.5, 0.75):
+        content = tiny.packed(1000)
+        recorded.save(0, at, content[:500] + b"?" + content[501:] if at in damaged else content)
+    asked.lost.take(0, LOSS)
+    asked.on_trial_complete("a", error=True)
+    given = asked.suggest("a")
+    assert given["resume_from"] == (str(tmp_path / f"0/{spent:g}") if spent else None)
+    assert Journal(recorded.journal.path).trials[0].spent == spent
+    assert recorded.journal.trials[0].checkpoint_reports == len(recorded.journal.trials[0].reports)
+
+
+def died(text: str) -> ray.exceptions.ActorDiedError:
+    error = ray.exceptions.ActorDiedError()
+    error.error_msg = text
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "times", "there", "goes_on"),
+    [
+        (LOSS, 0, 1, True),
+        (died("The actor died because its node has died. Node Id: 12"), 4, 3, True),
+        (died("The actor died because its node has died. Node Id: 12"), 5, 3, False),
+        (died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"), 0, 3, True),
+        (died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"), 1, 3, False),
+        (died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"), 0, 1, False),
+        (died("Worker exit type: NODE_OUT_OF_MEMORY: killed due to the node running low on memory"), 0, 3, False),
+        (ray.exceptions.OutOfMemoryError("too much"), 0, 3, False),
+        (ValueError("node died"), 0, 3, False),
+        (None, 0, 3, False),
+    ],
+)
+def test_which_errors_a_trial_goes_on_after(
+    error: BaseException | None, times: int, there: int, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost, "nodes", lambda: [{"CPU": 2.0}] * there)
+    assert (lost.why_lost(error, times) is not None) == goes_on
 
 
 @pytest.mark.parametrize("loss", [0.1, 3.9, 1e9])

@@ -17,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 
+from tune_rnn.checkpoint_folder import write
 from tune_rnn.config.distributions import Distribution
 from tune_rnn.constraints import ParameterCap
 from tune_rnn.errors import InputError
@@ -29,6 +31,7 @@ from tune_rnn.schedulers import Scheduler
 from tune_rnn.schema import flatten
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.study.adapters import StudyScheduler, StudySearcher, replay
+from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import SCORE
@@ -86,15 +89,13 @@ def experiment(searcher: str, scheduler: str, **sections: Any) -> Experiment:
 class Recorded:
     """What the study's searcher and its population ask of a recorder."""
 
-    def __init__(self, path: Path, in_population: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.run, self.journal = SimpleNamespace(path=path), Journal(path / "trials.jsonl")
-        self.in_population = in_population  # which looks whether checkpoints are there
         self.proposed, self.took_over = self.journal.propose, self.journal.take_over
 
     def reported(self, number: int, report: Report) -> None:
         folder = f"checkpoint_{number}_{report.spent:g}"
-        if self.in_population:
-            (self.run.path / folder).mkdir()
+        write(self.run.path / folder, tiny.packed())
         self.journal.report(number, report)
         self.journal.checkpoint(number, folder)
 
@@ -113,7 +114,7 @@ class Study:
         self, path: Path, study: Experiment, searcher: Searcher, scheduler: Scheduler, running: Sequence[int] = ()
     ) -> None:
         self.study, self.path, self.ours, self.judge = study, path, searcher, scheduler
-        self.recorder = Recorded(path, study.has_population)
+        self.recorder = Recorded(path)
         self.journal = self.recorder.journal
         self.slots = 1 if study.has_population else 2
         if not self.journal.sessions:
@@ -121,7 +122,8 @@ class Study:
         proposer = Proposer(searcher, self.recorder, study, ParameterCap(None, 50))  # type: ignore[arg-type]
         self.population = Population(proposer) if study.has_population else None
         final = FinalStage(self.journal, study, self.slots, None)
-        self.searcher = StudySearcher(proposer, self.slots, final, path, self.population)
+        lost = LostTrials(self.recorder)  # type: ignore[arg-type]
+        self.searcher = StudySearcher(proposer, self.slots, final, path, lost, self.population)
         self.searcher.unfinished = [self.journal.trials[number] for number in running]
         self.scheduler = StudyScheduler(scheduler, searcher, final)
         self.running: list[tuple[str, int]] = []

@@ -236,7 +236,7 @@ def test_training_works_outside_the_main_thread(corpus: Path, tmp_path: Path) ->
     assert result.summary["status"] == "completed"
 
 
-@pytest.mark.parametrize("fails", ["tune_rnn.results.journal.Journal.report", "tune_rnn.checkpoint.save"])
+@pytest.mark.parametrize("fails", ["tune_rnn.results.journal.Journal.report", "tune_rnn.checkpoint_folder.write"])
 def test_a_full_disk_ends_the_training_with_that_reason(
     fails: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

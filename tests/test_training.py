@@ -360,14 +360,15 @@ def test_a_checkpoint_is_tensors_and_plain_values(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_fails_the_trial_with_that_reason(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pt").symlink_to("/dev/full")
+    (tmp_path / "checkpoint.new").symlink_to("/dev/full")
     with pytest.raises(TrialFailed, match="no space left on the disk for a checkpoint"):
         checkpoint.save(tiny.training(), tmp_path)
 
 
 def test_a_checkpoint_that_cannot_be_written_for_another_reason_is_not_called_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        checkpoint.save(tiny.training(), tmp_path / "missing")
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        checkpoint.save(tiny.training(), tmp_path / "file")
 
 
 def test_a_window_of_variable_length_has_its_share_of_the_learning_rate() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -44,3 +46,11 @@ def config(**sections: dict[str, Any]) -> TrialConfig:
 def training(epochs: tuple[float, ...] = (1.0,), seed: int = 0, **sections: dict[str, Any]) -> Training:
     """A training that reports at `epochs`; one epoch of `DATA` has 32 steps."""
     return Training(config(**sections), DATA, TrialBudget("epochs", epochs), seed)
+
+
+def packed(size: int = 10) -> bytes:
+    """What passes for a whole checkpoint of so many bytes, as torch's files are zip archives."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("data", "w" * size)
+    return content.getvalue()

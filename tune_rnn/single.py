@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from tune_rnn.advice import check_batches
-from tune_rnn.checkpoint import Checkpoints
+from tune_rnn.checkpoint import packed
+from tune_rnn.checkpoint_folder import CheckpointFolder
 from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display, plural
@@ -127,11 +128,12 @@ def _train(training: Training, recorder: Recorder) -> str:
     """Train and record; returns the status. Ctrl-C and SIGTERM stop between any two instructions."""
     try:
         with sigterm_as_ctrl_c():
-            checkpoints = Checkpoints(recorder.run.path / "checkpoints")
+            checkpoints = CheckpointFolder(recorder.run.path / "checkpoints")
             recorder.started(0)
             for report in training.run():
                 recorder.reported(0, report)
-                recorder.checkpointed(0, checkpoints.save(training))
+                directory = checkpoints.directory(training.reports)
+                recorder.checkpointed(0, checkpoints.put(directory, packed(training)))
                 recorder.tick()
             recorder.ended(0)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
     The file is locked by the operating system, which lets go of it when its holder dies; it names host and process for
     the message. A file system may not share locks between hosts: another host's file is believed as it stands.
     """
-    path = run.path / "lock.json"
+    path = _lock(run)
     try:
         lock = _open_locked(path)
     except OSError as error:
@@ -140,12 +141,24 @@ def locked(run: RunDirectory) -> Iterator[None]:
         if host not in ("", socket.gethostname()):
             raise _in_use(path, lock, f"If that process is gone, delete {path}.")
         lock.truncate(0)
-        json.dump({"host": socket.gethostname(), "pid": os.getpid()}, lock)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, lock)
         lock.flush()
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _lock(run: RunDirectory) -> Path:
+    return run.path / "lock.json"
+
+
+def holder(run: RunDirectory) -> str:
+    """What a run's lock says, which no other lock does; empty where there is none, or the run is not to be seen."""
+    try:
+        return _lock(run).read_text("utf-8")
+    except OSError:
+        return ""
 
 
 def _open_locked(path: Path) -> TextIO:

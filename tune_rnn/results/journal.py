@@ -96,6 +96,18 @@ class Journal:
     def checkpoint(self, number: int, path: str) -> None:
         self._append({"event": "checkpoint", "trial": number, "path": path})
 
+    def lose(self, number: int, reason: str) -> None:
+        """A trial's process is lost, and it returns to its last checkpoint."""
+        self._append({"event": "lost", "trial": number, "reason": reason})
+
+    def return_to(self, number: int, spent: float) -> None:
+        """A trial's newer checkpoints cannot be read: it returns to that of a budget of `spent`; 0: it begins anew."""
+        self._append({"event": "returned", "trial": number, "spent": spent})
+
+    def change_slots(self, slots: int) -> None:
+        """Machines have come or gone."""
+        self._append({"event": "slots", "slots": slots})
+
     def end(self, number: int, outcome: str, reason: str) -> None:
         self._append({"event": "ended", "trial": number, "outcome": outcome, "reason": reason})
 
@@ -193,6 +205,9 @@ class Journal:
             self.trials[event["trial"]] = self._new_trial(event)
         elif kind == "refused":
             self.refused.append(event["assignment"])
+        elif kind == "slots":
+            self.sessions[-1].until = event["time"]
+            self.sessions.append(Span(event["slots"], event["time"], event["time"]))
         elif kind != "session_ended":
             self._apply_to_trial(kind, self.trials[event["trial"]], event)
         self.sessions[-1].until = event["time"]
@@ -215,6 +230,11 @@ class Journal:
             trial.checkpoints[trial.spent] = event["path"]
         elif kind == "took_over":
             trial.take_over(self.trials[event["of"]], event["spent"], event["assignment"], event["config"])
+        elif kind == "lost":
+            del trial.reports[trial.checkpoint_reports :]
+            trial.lost += 1
+        elif kind == "returned":
+            trial.return_to(event["spent"])
         elif kind == "ended":
             trial.outcome, trial.reason = event["outcome"], event["reason"]
 
@@ -222,6 +242,7 @@ class Journal:
         for trial in self.unfinished:
             del trial.reports[trial.checkpoint_reports :]
             trial.outcome = trial.reason = ""
+            trial.lost = 0
             if trial.reports and trial.reports[-1].finished:  # the crash came before its end was written
                 trial.outcome, trial.reason = outcome_of(trial.reports[-1], unit="")
 

@@ -48,6 +48,7 @@ class TrialRecord:
     left: list[Report] = field(default_factory=list)
     tokens_left: int = 0
     taken_over: int = 0  # how often
+    lost: int = 0  # how often in this session, with the machine that it was trained on
     checkpoints: dict[float, str] = field(default_factory=dict)  # by what was spent; some may have been deleted
 
     @property
@@ -97,6 +98,12 @@ class TrialRecord:
     @property
     def spent(self) -> float:
         return self.reports[-1].spent if self.reports else 0.0
+
+    def return_to(self, spent: float) -> None:
+        """Forget what came after the checkpoint that it had with a budget of `spent`; 0: it begins anew."""
+        self.reports = [report for report in self.reports if report.spent <= spent]
+        self.checkpoints = {at: path for at, path in self.checkpoints.items() if at <= spent}
+        self.checkpoint, self.checkpoint_reports = self.checkpoints.get(spent, ""), len(self.reports)
 
     def take_over(self, other: TrialRecord, spent: float, assignment: Assignment, config: dict[str, Any]) -> None:
         """Go on from the checkpoint that `other` had with a budget of `spent`, with other values.

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,28 @@ class Recorder:
     def waits(self, number: int) -> None:
         """A population's trial has left its slot, until it is its turn again."""
         self._running.discard(number)
+
+    def lost(self, number: int, reason: str) -> None:
+        """A trial's process is lost, and the trial goes on from its last checkpoint as soon as there is room."""
+        self._running.discard(number)
+        self.journal.lose(number, reason)
+        trial = self.journal.trials[number]
+        where = f"from {self.experiment.budget.unit[:-1]} {trial.spent:g}" if trial.reports else "from its beginning"
+        self.display.say(f"{trial_name(number)} goes on {where}: {reason}")
+
+    def returned(self, number: int, spent: float) -> None:
+        """A trial's newer checkpoints are damaged: it goes on from that of a budget of `spent`."""
+        self.journal.return_to(number, spent)
+        where = f"that of {self.experiment.budget.unit[:-1]} {spent:g}" if spent else "the trial's beginning"
+        self.display.say(f"{trial_name(number)}: a checkpoint cannot be read; going back to {where}")
+
+    def resized(self, slots: int) -> None:
+        """Machines have come or gone: so many trials can be trained at a time now."""
+        before, together = self.plan.slots, self.plan.together(slots)
+        if together != before:
+            self.plan = replace(self.plan, slots=together)
+            self.journal.change_slots(together)
+            self.display.say(f"Machines have come or gone: {plural(together, 'trial')} at a time now, {before} before")
 
     def set_aside(self, number: int) -> None:
         """A trial makes room for the final stage; it has not ended, and a later session goes on with it."""

@@ -24,6 +24,10 @@ class Plan:
     extra: int = 0
     extra_amount: float = 0.0
 
+    def together(self, slots: int) -> int:
+        """How many of so many slots there are trials for."""
+        return min(slots, max(self.trials or slots, self.extra))
+
 
 def work_done(journal: Journal, plan: Plan) -> float:
     """Trials ended, plus the part that unfinished ones have had of what a trial uses on average.

@@ -15,12 +15,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher as RaySearcher
 
+from tune_rnn.checkpoint_folder import KEPT, CheckpointFolder, Saved, is_whole
 from tune_rnn.final.stage import FinalStage
+from tune_rnn.report import CHECKPOINT as CHECKPOINT_FILE
 from tune_rnn.results.directory import trial_name
 from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher
+from tune_rnn.study.cluster import Room, nodes
+from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import CHECKPOINT, REPORT, SCORE
@@ -48,12 +52,13 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         slots: int,
         final: FinalStage,
         session: Path,
+        lost: LostTrials,
         population: Population | None = None,
     ) -> None:
         super().__init__(metric=SCORE, mode="min")
         self.ours = proposer.searcher  # not `searcher`, in which Ray would look for one of its own
         self.proposer, self.recorder, self.slots, self.final = proposer, proposer.recorder, slots, final
-        self.session, self.population = session, population
+        self.session, self.lost, self.population = session, lost, population
         self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}  # trials' numbers, by Ray's ids
         self.running_in: dict[str, int] = {}  # and their slots
@@ -61,14 +66,16 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
         if len(self.running) >= self.slots:
             return None
-        record = None if self.final.is_due() else self._next_of_search()
+        due = self.final.is_due()
+        record = self.lost.next(search_is_over=due) or (None if due else self._next_of_search())
         if record is None and self._is_searching():
             return None
         record = record or self._next_of_final()
         if record is None:
-            return RaySearcher.FINISHED
-        slot = min(set(range(self.slots)) - set(self.running_in.values()))
+            return None if self.running else RaySearcher.FINISHED  # one that runs may be lost, and go on
+        slot = min(set(range(len(self.running) + 1)) - set(self.running_in.values()))
         self.running[trial_id], self.running_in[trial_id] = record.number, slot
+        self._find_checkpoint(record)
         directory = self.recorder.run.path / record.checkpoint if record.checkpoint else None
         return {
             "number": record.number,
@@ -79,6 +86,13 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "trial": json.dumps(record.config),  # Ray copies a text at once, and walks through all else
             "resume_from": str(directory) if directory else None,
         }
+
+    def _find_checkpoint(self, record: TrialRecord) -> None:
+        """Have a trial return to the last of its checkpoints that can be read, or begin anew if none can be."""
+        if not record.checkpoint or is_whole(self.recorder.run.path / record.checkpoint) or record.inherited:
+            return
+        there = [spent for spent, path in record.checkpoints.items() if is_whole(self.recorder.run.path / path)]
+        self.recorder.returned(record.number, max(there, default=0.0))
 
     def _is_searching(self) -> bool:
         """Whether one is at work upon whose end others may begin."""
@@ -99,7 +113,8 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del self.running_in[trial_id]
-        if not self._is_searched(number := self.running.pop(trial_id)):
+        number = self.running.pop(trial_id)
+        if not self._is_searched(number) or number in self.lost:
             return
         if result and not error:
             self.ours.reported(number, result["spent"], result[SCORE])
@@ -121,11 +136,16 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         recorder: Recorder,
         final: FinalStage,
         should_stop: Callable[[], Exception | None],
+        lost: LostTrials,
+        room: Room,
         population: Population | None = None,
     ) -> None:
         self.recorder, self.final, self.should_stop, self.population = recorder, final, should_stop, population
+        self.lost, self.room = lost, room
+        self.folders: dict[Path, CheckpointFolder] = {}  # of trials on machines that do not see the run
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.room.look()
         self.recorder.tick()
         if error := self.should_stop():
             for trial in trials:  # a training iteration may take minutes; its checkpoint is there
@@ -134,14 +154,27 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
             raise error
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Before the first step of its process, which is told what it may not see."""
         self.recorder.started(trial.config["number"])
+        checkpoint, process = trial.config["resume_from"], trial.temporary_state.ray_actor
+        if checkpoint and process and len(nodes()) > 1:
+            process.go_on_from.remote((Path(checkpoint) / CHECKPOINT_FILE).read_bytes())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         number = trial.config["number"]
+        directory = self._keep(result[CHECKPOINT])
         self.recorder.reported(number, result[REPORT])
-        self.recorder.checkpointed(number, Path(result[CHECKPOINT]))
+        self.recorder.checkpointed(number, directory)
+
+    def _keep(self, saved: Saved) -> Path:
+        """Write down a checkpoint that comes from a machine that does not see the run."""
+        if saved.content is None:
+            return saved.directory
+        folder = saved.directory.parent
+        kept = self.folders.setdefault(folder, CheckpointFolder(folder, KEPT))
+        return kept.put(saved.directory, saved.content)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
@@ -153,6 +186,8 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
             self.recorder.ended(number)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.config["number"] in self.lost:
+            return
         text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", text)  # without Ray's colours
         self.recorder.failed(trial.config["number"], _reason(traceback), traceback)
@@ -183,9 +218,11 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
     of the final stage are never stopped, and those of the search are set aside when that stage is due.
     """
 
-    def __init__(self, scheduler: Scheduler, searcher: Searcher, final: FinalStage | None = None) -> None:
+    def __init__(
+        self, scheduler: Scheduler, searcher: Searcher, final: FinalStage | None = None, lost: LostTrials | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.scheduler, self.searcher, self.final = scheduler, searcher, final
+        self.scheduler, self.searcher, self.final, self.lost = scheduler, searcher, final, lost
         self.keeping: set[Any] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -203,6 +240,11 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
         if result.get("finished") and math.isfinite(score) and trial.config.get("stage", SEARCH) == SEARCH:
             self.searcher.reported(number, result["spent"], score)
             self.scheduler.goes_on(number, result["spent"], score)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """The first that Ray tells of an error: whether the trial goes on is decided here."""
+        if self.lost is not None:
+            self.lost.take(trial.config["number"], trial.met)
 
     def _keep_process(self, tune_controller: Any, resources: Any) -> None:
         """Have Ray keep the process of a slot for the slot's next trial.
@@ -241,6 +283,10 @@ def name_of(trial: Trial) -> str:
 
 
 def folder_of(record: TrialRecord) -> str:
-    """A directory for its checkpoints, in the session's; one for each leg of a population's trial."""
+    """A directory for its checkpoints, in the session's; one for each leg of a population's or a lost trial.
+
+    A process that is thought to be lost may still write to the one that it had.
+    """
     name = trial_name(record.number)
-    return f"{name}_from_{record.spent:.10g}" if record.spent else name
+    leg = f"_from_{record.spent:.10g}" if record.spent else ""
+    return f"{name}{leg}_again_{record.lost}" if record.lost else name + leg

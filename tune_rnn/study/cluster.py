@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tune_rnn.errors import InputError
-from tune_rnn.schema import Resources
+from tune_rnn.schema import Resources, Use
 from tune_rnn.signals import kept_handlers
 from tune_rnn.study.ahead import preloading, processes_at_hand
 
@@ -36,6 +38,11 @@ PRIVATE = "local"
 
 _PRIVATE_SETTINGS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Its processes are this one's children: under `uv run` they need no environment built anew for each."""
+
+PROMISED = "TUNE_RNN_CLUSTER_NODES"
+"""Where a study on a cluster that grows finds what machines it may come to have: a JSON list of their resources."""
+
+LOOK_EVERY_S = 2.0
 
 T = TypeVar("T")
 
@@ -152,9 +159,39 @@ def _quiet_ray() -> Iterator[None]:
 
 def find_slots(resources: Resources) -> Slots:
     """Slots on the Ray that is running. Refuses what the cluster cannot give before any trial starts."""
+    return count_slots(resources, max(nodes(), _promised(), key=len))
+
+
+class Room:
+    """How many trials fit on a cluster whose machines come and go; `tell` hears of every change."""
+
+    def __init__(self, slots: Slots, use: Use | None, tell: Callable[[int], None]) -> None:
+        self.slots, self.use, self.tell = slots, use, tell
+        self.count, self.next_look = slots.count, 0.0
+
+    def look(self) -> None:
+        """Called often: looks every now and then. There is always room for one, if only to wait for a machine."""
+        if (now := time.monotonic()) < self.next_look:
+            return
+        self.next_look = now + LOOK_EVERY_S
+        size = self.slots.cpu, self.slots.gpu, self.use
+        count = max(1, _room(*size, nodes()), _room(*size, _promised()))
+        if count != self.count:
+            self.count = count
+            self.tell(count)
+
+
+def nodes() -> list[Mapping[str, float]]:
+    """Resources of the machines that are there."""
     import ray
 
-    return count_slots(resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _promised() -> list[Mapping[str, float]]:
+    """Resources of the machines that a cluster grows to when there is work for them, as `tune-rnn submit` says."""
+    promised: list[Mapping[str, float]] = json.loads(os.environ.get(PROMISED, "[]"))
+    return promised
 
 
 def count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
@@ -172,17 +209,24 @@ def count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> S
     if resources.device == "cuda" and gpu == 0:
         remedy = "Run where there are GPUs, set resources.per_trial.gpu, or set resources.device: cpu."
         raise InputError("resources.device", "no trial would get a GPU", remedy, "cuda")
-    allowed = min(_allowed("cpu", cpu, processors, use_cpu), _allowed("gpu", gpu, gpus, use_gpu))
-    # A trial runs on one node: the cluster's sum is not enough.
-    fit = sum(min(_fit(cpu, node.get("CPU", 0.0)), _fit(gpu, node.get("GPU", 0.0))) for node in nodes)
-    if fit == 0:
+    _check_enough("cpu", cpu, processors, use_cpu)
+    _check_enough("gpu", gpu, gpus, use_gpu)
+    room = _room(cpu, gpu, resources.use, nodes)
+    if room == 0:
         remedy = "Lower them to what one node has."
         raise InputError("resources.per_trial", "no single node has that much", remedy, {"cpu": cpu, "gpu": gpu})
-    return Slots(int(min(allowed, fit)), cpu, gpu)
+    return Slots(room, cpu, gpu)
 
 
-def _allowed(kind: str, each: float, there: float, use: float | None) -> float:
-    """How many trials the whole cluster, or what the study may use of it, has room for by one resource."""
+def _room(cpu: float, gpu: float, use: Use | None, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many trials fit, each of them on one node: the cluster's sum is not enough."""
+    fit = sum(min(_fit(cpu, node.get("CPU", 0.0)), _fit(gpu, node.get("GPU", 0.0))) for node in nodes)
+    limits = ((cpu, use.cpu), (gpu, use.gpu)) if use else ()
+    return int(min([fit, *(_fit(each, limit) for each, limit in limits if limit is not None)]))
+
+
+def _check_enough(kind: str, each: float, there: float, use: float | None) -> None:
+    """Refuse what the whole cluster, or what the study may use of it, does not have of one resource."""
     what = {"cpu": "processors", "gpu": "GPUs"}[kind]
     if use is not None and use > there:
         rule = f"the cluster has {there:g} {what}"
@@ -195,7 +239,6 @@ def _allowed(kind: str, each: float, there: float, use: float | None) -> float:
         if kind == "gpu":
             remedy = "Write 0 (or resources.device: cpu) to train on processors, or run where there are GPUs."
         raise InputError(f"resources.per_trial.{kind}", rule, remedy, each)
-    return _fit(each, available)
 
 
 def _fit(each: float, available: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tune_rnn.data import Corpus
 from tune_rnn.display import Display, plural
@@ -58,15 +59,15 @@ class Session:
         self.display, self.interrupted = display, interrupted
         interrupted.answer = ""  # from here on `_stop` answers
         planned, extra = planned_trials(experiment), sum(planned_trainings(experiment))
-        together = min(slots.count, max(planned or slots.count, extra))
         self.journal = Journal(run.journal)
         wall_before_s = self.journal.wall_s
-        self.journal.open_session(corpus.sha256, together, started)
         device = "cuda" if slots.gpu > 0 else "cpu"
         budget, final = experiment.budget, experiment.final
         longer = 0.0 if final is None else final.amount(budget)
         points = grid_points(experiment)
-        plan = Plan(together, slots.threads, device, planned, budget.amount, points, extra, longer)
+        plan = Plan(slots.count, slots.threads, device, planned, budget.amount, points, extra, longer)
+        plan = replace(plan, slots=plan.together(slots.count))
+        self.journal.open_session(corpus.sha256, plan.slots, started)
         self.recorder = Recorder(run, self.journal, experiment, corpus, plan, display, earlier)
         hours = budget.hours
         if hours is not None:

@@ -22,7 +22,7 @@ SCORE = "score"
 
 
 REPORT, CHECKPOINT = "report", "checkpoint"
-"""Where a result has the trial's report as it is, and the directory of the checkpoint that belongs to it."""
+"""Where a result has the trial's report as it is, and the checkpoint (`Saved`) that belongs to it."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -34,24 +34,29 @@ class TrialTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """`shared`: splits as arrays from the object store (one copy a node), budgets, threads, device."""
+        """`shared`: splits as arrays from the object store (one copy a node), budgets, threads, device, run, holder."""
         self.shared = shared
         self.worker: Worker | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
-        self.trial = new_config
-        if self.worker is not None:
-            self.worker.take(self.trial)
+        self.trial, self.is_new = new_config, True
+        self.begun: bytes | None = None
         return True
+
+    def go_on_from(self, checkpoint: bytes) -> None:
+        """The content of the checkpoint that the next trial goes on from, for a machine that may not see it."""
+        self.begun = checkpoint
 
     def step(self) -> dict[str, Any]:
         if self.worker is None:
             self.worker = self.start_worker()
-            self.worker.take(self.trial)
+        if self.is_new:
+            self.worker.take(self.trial, self.begun)
+            self.is_new, self.begun = False, None
         report, saved = self.worker.step()
-        return result_of(report) | {CHECKPOINT: str(saved), "done": bool(report.finished)}
+        return result_of(report) | {CHECKPOINT: saved, "done": bool(report.finished)}
 
     def start_worker(self) -> Worker:
         """In a step, so that what fails in it fails like any training, and not as an actor that could not be made."""

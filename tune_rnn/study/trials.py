@@ -14,6 +14,8 @@ from ray.tune.registry import get_trainable_cls
 from ray.tune.search import Searcher
 from ray.tune.search.search_generator import SearchGenerator
 
+from tune_rnn.study.trainable import CHECKPOINT
+
 
 class StudyTrial(Trial):
     """A trial of a class that is given, and not looked up by its name."""
@@ -21,6 +23,7 @@ class StudyTrial(Trial):
     def __init__(self, name: str, trainable: type, **given: Any) -> None:
         super().__init__(name, stub=True, **given)  # a stub's name is not looked up
         self.stub, self.trainable = False, trainable
+        self.met: BaseException | None = None
 
     def get_trainable_cls(self) -> type:
         return self.trainable
@@ -31,12 +34,22 @@ class StudyTrial(Trial):
 
     def update_last_result(self, result: dict[str, Any]) -> None:
         """Without averages of its metrics: Ray keeps each trial for good, and they would be most of its memory."""
-        self.run_metadata.last_result, self.run_metadata.last_result_time = result, time.time()
+        self.run_metadata.last_result, self.run_metadata.last_result_time = _slim(result), time.time()
+
+    def handle_error(self, exc: Any = None) -> None:
+        """Remember what the trial has met with, for `LostTrials`."""
+        self.met = exc
+        super().handle_error(exc)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        del state["trainable"]  # Ray writes it down by its name
+        del state["trainable"], state["met"]  # Ray writes the one down by its name
         return state
+
+
+def _slim(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without its checkpoint, which has been taken care of, and may be large."""
+    return {key: value for key, value in result.items() if key != CHECKPOINT}
 
 
 class TrialMaker(SearchGenerator):

@@ -17,6 +17,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.final.planning import final_experiment
 from tune_rnn.final.stage import FinalStage
 from tune_rnn.report import TrialBudget
+from tune_rnn.results.directory import RunDirectory, holder
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import RunAll, Scheduler, build_scheduler
 from tune_rnn.search import Evidence, Searcher
@@ -27,7 +28,8 @@ from tune_rnn.study.adapters import (
     name_of,
     replay,
 )
-from tune_rnn.study.cluster import Slots
+from tune_rnn.study.cluster import Room, Slots
+from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import TrialTrainable, shared_arrays
@@ -53,13 +55,21 @@ def tune_trials(
     replay(searcher, scheduler, recorder.journal)
     proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
     population = Population(proposer) if experiment.has_population else None
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots.count)  # else trials would start one by one
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1000000"  # else one by one; it is the searcher that says how many
+    lost = LostTrials(recorder)
     session = recorder.run.session()
+    asked = StudySearcher(proposer, slots.count, final, session, lost, population)
+
+    def resized(count: int) -> None:
+        asked.slots = final.slots = count
+        recorder.resized(count)
+
+    room = Room(slots, experiment.resources.use, resized)
     tuner = tune.Tuner(
-        _trainable(experiment, corpus, budget, slots),
+        _trainable(experiment, corpus, budget, slots, recorder.run),
         tune_config=tune.TuneConfig(
-            search_alg=TrialMaker(StudySearcher(proposer, slots.count, final, session, population)),
-            scheduler=StudyScheduler(scheduler, searcher, final),
+            search_alg=TrialMaker(asked),
+            scheduler=StudyScheduler(scheduler, searcher, final, lost),
             num_samples=-1,  # the searcher ends the study
             reuse_actors=True,
             trial_name_creator=name_of,
@@ -68,7 +78,7 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent),
-            callbacks=[StudyCallback(recorder, final, should_stop, population)],
+            callbacks=[StudyCallback(recorder, final, should_stop, lost, room, population)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable saves
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
@@ -89,7 +99,7 @@ def scheduler_of(experiment: Experiment, evidence: Evidence) -> Scheduler:
     return build_scheduler(experiment.scheduler, experiment.budget.amount, evidence)
 
 
-def _trainable(experiment: Experiment, corpus: Corpus, budget: TrialBudget, slots: Slots) -> Any:
+def _trainable(experiment: Experiment, corpus: Corpus, budget: TrialBudget, slots: Slots, run: RunDirectory) -> Any:
     """The trainable with what all trials share; the arrays go to the object store, one copy a node."""
     with_data = tune.with_parameters(
         TrialTrainable,
@@ -101,6 +111,8 @@ def _trainable(experiment: Experiment, corpus: Corpus, budget: TrialBudget, slot
         final_budget=TrialBudget.of(final_experiment(experiment)),
         threads=slots.threads,
         device=experiment.resources.device,
+        run=run,
+        holder=holder(run),
     )
     return tune.with_resources(with_data, partial(_resources, slots))
 

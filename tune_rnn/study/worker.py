@@ -5,6 +5,7 @@ The study's own process sends a `TrialTrainable` here, and does not load this mo
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,17 +14,16 @@ from typing import Any
 import ray
 import torch
 
-from tune_rnn.checkpoint import Checkpoints, load
+from tune_rnn.checkpoint import load, packed
+from tune_rnn.checkpoint_folder import KEPT, CheckpointFolder, Saved
 from tune_rnn.data import Split
 from tune_rnn.errors import TrialFailed
 from tune_rnn.precision import prepare_process
 from tune_rnn.report import Report, TrialBudget
+from tune_rnn.results.directory import holder
 from tune_rnn.results.journal import FINAL
 from tune_rnn.schema import TrialConfig
 from tune_rnn.training import Training, TrainingData
-
-KEPT = 2
-"""Checkpoints of a trial that are kept: the last one, and the one before while the study may still read it."""
 
 
 class Worker:
@@ -32,29 +32,36 @@ class Worker:
     A trial is built by its first step, so that what fails in building it fails like any training error.
     """
 
-    def __init__(self, data: TrainingData, budget: TrialBudget, final_budget: TrialBudget, device: str) -> None:
+    def __init__(
+        self, data: TrainingData, budget: TrialBudget, final_budget: TrialBudget, device: str, sees_run: bool = True
+    ) -> None:
         self.data, self.budget, self.final_budget, self.device = data, budget, final_budget, device
+        self.sees_run = sees_run
 
-    def take(self, trial: Mapping[str, Any]) -> None:
-        """The next trial."""
-        self.trial, self.checkpoints = trial, Checkpoints(Path(trial["folder"]), KEPT)
+    def take(self, trial: Mapping[str, Any], begun: bytes | None = None) -> None:
+        """The next trial; `begun`: the checkpoint that it goes on from, where this machine may not see that."""
+        self.trial, self.begun, self.checkpoints = trial, begun, CheckpointFolder(Path(trial["folder"]), KEPT)
         self.training: Training | None = None
         self.reports: Iterator[Report] = iter(())  # no generator of the last trial's keeps its tensors alive
 
-    def step(self) -> tuple[Report, Path]:
-        """Train until the next report; with it the directory of the checkpoint that belongs to it."""
+    def step(self) -> tuple[Report, Saved]:
+        """Train until the next report; with it the checkpoint that belongs to it."""
         if self.training is None:
             self.training = self._build()
             self.reports = self.training.run()
         report = next(self.reports)
-        return report, self.checkpoints.save(self.training)
+        directory, content = self.checkpoints.directory(self.training.reports), packed(self.training)
+        if not self.sees_run:
+            return report, Saved(directory, content)
+        return report, Saved(self.checkpoints.put(directory, content))
 
     def _build(self) -> Training:
         config = TrialConfig.model_validate(json.loads(self.trial["trial"]))
         budget = self.final_budget if self.trial.get("stage") == FINAL else self.budget
         training = Training(config, self.data, budget, self.trial["seed"], trial_device(self.device))
         if self.trial["resume_from"]:
-            load(training, Path(self.trial["resume_from"]))
+            load(training, Path(self.trial["resume_from"]) if self.begun is None else io.BytesIO(self.begun))
+            self.begun = None
         return training
 
 
@@ -67,7 +74,8 @@ def start_worker(shared: Mapping[str, Any]) -> Worker:
         validation=Split(*shared["validation"]),
         documents=shared["documents"],
     )
-    return Worker(data, shared["budget"], shared["final_budget"], shared["device"])
+    sees_run = holder(shared["run"]) == shared["holder"]
+    return Worker(data, shared["budget"], shared["final_budget"], shared["device"], sees_run)
 
 
 def trial_device(wanted: str) -> str:
