@@ -125,13 +125,15 @@ def _run(command: list[str], folder: str, seconds: float, has_enough: Callable[[
     messages, started = Path(folder) / "messages.txt", time.monotonic()
     with messages.open("wb") as file:
         process = psutil.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        while process.poll() is None and time.monotonic() - started < seconds + 30 and not has_enough():
+        enough = False
+        while process.poll() is None and time.monotonic() - started < seconds + 30 and not enough:
             time.sleep(1)
+            enough = has_enough()
         for each in [*process.children(recursive=True), process] if process.is_running() else []:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
                 each.wait()
-    if process.returncode not in (0, -signal.SIGKILL):
+    if not enough and process.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"{' '.join(command)} failed:\n{messages.read_text('utf-8', errors='replace')}")
 
 
