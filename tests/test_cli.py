@@ -110,7 +110,7 @@ MISTAKES = [
     ("budget.trials=0", "budget.trials: 0: must be at least 1."),
     ("budget.epochs=0", "budget.epochs: 0: must be greater than 0."),
     ("budget.hours=0", "budget.hours: 0: must be greater than 0."),
-    ("storage=s3://bucket/runs", "storage: 's3://bucket/runs': must be a local or mounted path"),
+    ("storage=ftp://host/runs", "storage: 'ftp://host/runs': must be a path, or begin with s3:// or gs://"),
     ("resources.per_trial.gpu=2", "resources.per_trial.gpu: 2: must be at most 1, as a trial runs on one GPU."),
 ]  # fmt: skip
 

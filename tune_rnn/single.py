@@ -47,7 +47,7 @@ class Rerun:
         give other data).
         """
         path, colon, number = where.rpartition(":")
-        if not colon or Path(where).exists():
+        if not colon or Path(where).exists() or number.startswith("//"):  # s3://…
             path, number = where, ""
         run = directory.open_run(path)
         journal = Journal(run.journal)
@@ -103,14 +103,15 @@ def train(
     data = TrainingData(corpus.vocabulary.size, corpus.train, corpus.validation, experiment.task.documents)
     training = Training(config, data, TrialBudget.of(experiment), seed, device)
     run = directory.create(experiment.storage, experiment.name)
-    with directory.locked(run):
+    display = display or Display()
+    with directory.held(run, display.say):
         directory.write_experiment(run, experiment)
         journal = Journal(run.journal)
         journal.open_session(corpus.sha256, 1, started)
         plan = Plan(1, threads, device, 1, experiment.budget.amount)
-        recorder = Recorder(run, journal, experiment, corpus, plan, display or Display())
+        recorder = Recorder(run, journal, experiment, corpus, plan, display)
         recorder.proposed(0, seed, {}, config.to_dict())
-        header = f"{run.path.name}: one model, in this process; results in {run.path}"
+        header = f"{run.path.name}: one model, in this process; results in {run.place}"
         return carry_out(lambda: _train(training, recorder), recorder, corpus, header)
 
 

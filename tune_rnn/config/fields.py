@@ -56,8 +56,11 @@ def _name(value: Any) -> Any:
 
 def _storage(value: Any) -> Any:
     if isinstance(value, str) and "://" in value:
-        rule = "must be a local or mounted path, as s3:// and gs:// are not supported yet"
-        raise ValueError(rule, "Write for example storage: results.")
+        if not value.startswith(("s3://", "gs://")):
+            raise ValueError("must be a path, or begin with s3:// or gs://", "Write for example storage: results.")
+        if "@" in value.partition("?")[0] or "secret" in value.lower():
+            rule = "must not contain credentials, as it is written into every run"
+            raise ValueError(rule, "Give them by the environment (AWS_ACCESS_KEY_ID …), a profile or a role.")
     if isinstance(value, str) and not value.strip():
         raise ValueError("must be the path of a directory", "Write for example storage: results.")
     return value

@@ -19,7 +19,7 @@ def carry_out(work: Callable[[], str], recorder: Recorder, corpus: Corpus, heade
     summary is written where that is possible.
     """
     command = "ablate" if is_ablation(recorder.experiment) else "resume"
-    go_on = f"`tune-rnn {command} {recorder.run.path}` goes on with it."
+    go_on = f"`tune-rnn {command} {recorder.run.place}` goes on with it."
     result = None
     for note in notes(recorder.experiment, corpus):
         recorder.display.say(f"Note: {note}.")

@@ -10,22 +10,29 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from tune_rnn.data import absolute_paths
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
+from tune_rnn.results.mirror import Copy, below, is_remote, mirrored, pull, working_directory
+from tune_rnn.results.packing import pack, paths_of
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths of one run."""
+    """Paths of one run. `url`: where its copy on object storage is; "" where the directory itself is the run."""
 
     path: Path
+    url: str = ""
+
+    @property
+    def place(self) -> str:
+        """How a person names it."""
+        return self.url or str(self.path)
 
     @property
     def experiment(self) -> Path:
@@ -75,16 +82,26 @@ def trial_name(number: int) -> str:
 
 def create(storage: str, name: str) -> RunDirectory:
     """Make `<storage>/<name>`, or `<name>-2`, `-3` … where that exists: nothing is ever overwritten."""
-    root = check_storage(storage)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        check_storage(storage).mkdir(parents=True, exist_ok=True)
         while True:
-            path = free_path(root, name)
+            run = free_run(storage, name)
             with suppress(FileExistsError):  # another process was faster
-                path.mkdir()
-                return RunDirectory(path)
+                run.path.mkdir()
+                return run
     except OSError as error:
         raise _unwritable(storage, error.strerror or str(error)) from error
+
+
+def free_run(storage: str, name: str) -> RunDirectory:
+    """The run that `create` would make."""
+    root = check_storage(storage)
+    while is_remote(storage):
+        run = RunDirectory(free_path(root, name), below(storage, free_path(root, name).name))
+        if not Copy(run.url).is_there:
+            return run
+        run.path.mkdir(parents=True)  # of another machine: not free here either
+    return RunDirectory(free_path(root, name))
 
 
 def free_path(root: Path, name: str) -> Path:
@@ -94,7 +111,13 @@ def free_path(root: Path, name: str) -> Path:
 
 
 def check_storage(storage: str) -> Path:
-    """The directory that `storage` means, which need not exist yet; refuses one that cannot be written."""
+    """The directory that `storage` means, which need not exist yet; refuses one that cannot be written.
+
+    Of object storage it is where runs are worked on here.
+    """
+    if is_remote(storage):
+        Copy(storage).check_writable()
+        return working_directory(storage)
     try:
         root = Path(storage).expanduser().absolute()
     except RuntimeError as error:  # ~somebody
@@ -114,13 +137,33 @@ def _unwritable(storage: str, reason: str) -> InputError:
     return InputError("storage", f"cannot be written ({reason})", remedy, storage)
 
 
-def open_run(path: str | Path) -> RunDirectory:
-    """An existing run."""
+def open_run(path: str | Path, with_checkpoints: bool = False) -> RunDirectory:
+    """An existing run; one on object storage is copied here first, without checkpoints unless they are wanted."""
+    if is_remote(str(path)):
+        return _brought_here(str(path), with_checkpoints)
     run = RunDirectory(Path(path).absolute())
     if not run.experiment.is_file():
         rule = "is not a run directory (it has no experiment.yaml)" if run.path.exists() else "does not exist"
         raise InputError(str(path), rule, "Give a directory that `tune-rnn run` made.")
     return run
+
+
+def _brought_here(url: str, with_checkpoints: bool) -> RunDirectory:
+    address, mark, query = url.partition("?")
+    storage, _, name = address.rstrip("/").rpartition("/")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not name.strip("."):
+        raise InputError(url, "does not end in a run's name", "Write for example s3://bucket/results/char-lm.")
+    run = RunDirectory(working_directory(f"{storage}{mark}{query}") / name, url)
+    run.path.mkdir(parents=True, exist_ok=True)
+    pull(Copy(url), run.path, without="" if with_checkpoints else "ray/")
+    return run
+
+
+@contextmanager
+def held(run: RunDirectory, say: Callable[[str], None]) -> Iterator[None]:
+    """Work on a run: locked, and with its copy on object storage kept up to date; `say` hears what goes wrong there."""
+    with locked(run), mirrored(run.path, run.url, say) if run.url else nullcontext():
+        yield
 
 
 @contextmanager
@@ -191,21 +234,16 @@ def _holder(lock: TextIO) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def existing_path(given: str, beside: Path | None) -> Path | None:
-    """What a relative path means: in the current directory, or else beside the experiment file; None if nothing."""
-    path = Path(given).expanduser()
-    candidates = [path, beside / path] if beside is not None else [path]
-    return next((candidate for candidate in candidates if os.path.exists(candidate)), None)
-
-
 def write_experiment(run: RunDirectory, experiment: Experiment) -> None:
-    """Write `experiment.yaml`, with absolute paths of data and of earlier runs: found wherever it is read from."""
-    paths: dict[str, Any] = {**absolute_paths(experiment.task, experiment.beside)}
-    if earlier := experiment.search.warm_start:
-        found = {given: existing_path(given, experiment.beside) or Path(given) for given in earlier}
-        paths["search.warm_start"] = [str(found[given].resolve()) for given in earlier]
-    for key, value in paths.items():
-        experiment = experiment.replace(key, value)
+    """Write `experiment.yaml`, with absolute paths of data and of earlier runs: found wherever it is read from.
+
+    On object storage they are copied into the run, so that it can be gone on with elsewhere.
+    """
+    if run.url:
+        experiment = pack(experiment, run.path)
+    else:
+        for key, value in paths_of(experiment).items():
+            experiment = experiment.replace(key, value)
     write_atomically(run.experiment, experiment.to_yaml())
 
 

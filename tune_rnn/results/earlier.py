@@ -16,8 +16,9 @@ from typing import Any
 from tune_rnn.display import plural
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
-from tune_rnn.results.directory import existing_path, open_run
+from tune_rnn.results.directory import open_run
 from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
+from tune_rnn.results.packing import existing_path
 from tune_rnn.schema import flatten
 from tune_rnn.search import Observed
 

@@ -26,7 +26,7 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
     run = open_run(path)
     experiment = Experiment.of_run(run.experiment)
     if not run.best.exists():
-        raise InputError(str(run.path), "has no best model yet", f"`tune-rnn resume {run.path}` goes on until it has.")
+        raise InputError(str(run.path), "has no best model yet", f"`tune-rnn resume {run.place}` goes on until it has.")
     trained = load_model(run.best)
     prepare_process(trained.metadata["threads"])
     if trained.metadata["device"] != "cpu":

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def provenance(corpus: Corpus, device: str = "cpu") -> dict[str, Any]:
     The hardware is this machine's; its GPUs are named where `device`, the trials', is "cuda".
     """
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "data": {"name": corpus.name, "sha256": corpus.sha256, "files": list(corpus.files)},
         "git": git_state(Path.cwd()),
         "hardware": {
@@ -36,6 +37,11 @@ def provenance(corpus: Corpus, device: str = "cpu") -> dict[str, Any]:
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Versions of Python and of some packages; None for one that is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
 
 
 def _gpus() -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _unfinished(recorder: Recorder) -> list[str]:
     hours = recorder.experiment.budget.hours
     if count == 0 or hours is None:
         return []
-    command = f"tune-rnn resume {recorder.run.path} budget.hours={2 * hours:g}"
+    command = f"tune-rnn resume {recorder.run.place} budget.hours={2 * hours:g}"
     return [f"{plural(count, 'trial')} had not ended when the time was over: `{command}` goes on with them"]
 
 
@@ -117,7 +117,7 @@ def _failed(recorder: Recorder) -> list[str]:
         return []
     count, of = len(failed), plural(len(journal.trials), "trial")
     more = "" if hours is None else f" budget.hours={2 * hours:g}"
-    command = f"`tune-rnn resume {recorder.run.path}{more}` tries {'it' if count == 1 else 'them'} again"
+    command = f"`tune-rnn resume {recorder.run.place}{more}` tries {'it' if count == 1 else 'them'} again"
     return [f"{count} of {of} failed (see {recorder.run.trial(failed[0]) / 'error.txt'}): {command}"]
 
 
@@ -132,7 +132,7 @@ def _one_seed(recorder: Recorder) -> list[str]:
     again, _ = planned_trainings(with_final)
     seconds = final_seconds(journal, with_final, recorder.plan.slots)
     hours = "" if experiment.budget.hours is None else f" budget.hours={experiment.budget.hours + seconds / 1800:.2g}"
-    command = f"`tune-rnn resume {recorder.run.path} final.top_k=3{hours}`"
+    command = f"`tune-rnn resume {recorder.run.place} final.top_k=3{hours}`"
     size = f"{plural(again, 'training')}, about {duration(seconds)}"
     return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
 
@@ -181,7 +181,7 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
             *_refused(recorder),
             *_one_seed(recorder),
         ],
-        places={"run": run.path, "best model": run.best, "summary": run.summary},
+        places={"run": run.place, "best model": run.best, "summary": run.summary},
         board=run.path,
         again=best.of if best.stage == FINAL else None,
     )

@@ -48,7 +48,7 @@ class Proposer:
         refused, journal = self.refused_in_a_row, self.recorder.journal
         if len(refused) < REFUSALS and (journal.trials or not refused):
             return
-        kept = f" What was trained until then is in {self.recorder.run.path}." if journal.trials else ""
+        kept = f" What was trained until then is in {self.recorder.run.place}." if journal.trials else ""
         raise StudyFailed(f"{self.cap.too_tight(refused)}{kept}")
 
     def _refuse(self, number: int, proposal: Proposal, parameters: int) -> None:

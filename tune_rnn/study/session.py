@@ -125,4 +125,4 @@ class Session:
             where = ""
         begun = sum(bool(trial.own_reports or trial.outcome) for trial in self.journal.trials.values())
         resumed = f", {begun} of them begun before" if begun else ""
-        return f"{self.directory.path.name}: {what}{resumed}{where}; results in {self.directory.path}"
+        return f"{self.directory.path.name}: {what}{resumed}{where}; results in {self.directory.place}"

@@ -54,7 +54,7 @@ def run(
         if interrupted.is_set():
             raise StudyInterrupted("Interrupted before the first trial; nothing was written.")
         new = directory.create(experiment.storage, experiment.name)
-        with directory.locked(new):
+        with directory.held(new, display.say):
             directory.write_experiment(new, resolved)
             return Session(resolved, corpus, new, slots, display, started, interrupted, earlier).run()
 
@@ -74,7 +74,7 @@ def resume(
     on.
     """
     started, display = started or time.time(), display or Display()
-    old = directory.open_run(path)
+    old = directory.open_run(path, with_checkpoints=True)
     before = Experiment.of_run(old.experiment)
     experiment = _with_larger_budget(before, overrides)
     corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
@@ -82,7 +82,7 @@ def resume(
     check_search(experiment.search, experiment.space)
     _check_final(before, experiment, journal)
     earlier = read_earlier(experiment, corpus.sha256)
-    with directory.locked(old), _stoppable() as interrupted:
+    with directory.held(old, display.say), _stoppable() as interrupted:
         display.say(f"{old.path.name}: starting Ray")
         with ray_session(address, experiment.resources, load_libraries):
             slots = find_slots(experiment.resources)

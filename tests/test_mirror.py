@@ -1,0 +1,174 @@
+"""Runs on object storage: against a server on loopback that speaks S3."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tune_rnn.errors import InputError, StudyFailed
+from tune_rnn.results import mirror
+from tune_rnn.results.mirror import Copy, Mirror, below, is_remote, mirrored, pull
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """An address that speaks S3, with the credentials that go with it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        made = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        made.start()
+        host, port = made.get_host_and_port()
+        yield f"{host}:{port}"
+        made.stop()
+
+
+@pytest.fixture
+def copy(server: str, request: pytest.FixtureRequest) -> Copy:
+    """The place of a run in a bucket of its own."""
+    bucket = f"bucket-{abs(hash(request.node.nodeid)) % 10**9}"
+    boto3.client("s3", endpoint_url=f"http://{server}", region_name="us-east-1").create_bucket(Bucket=bucket)
+    return Copy(f"s3://{bucket}/results/run?endpoint_override={server}&scheme=http&region=us-east-1")
+
+
+def a_run(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "experiment.yaml").write_text("name: run")
+    (path / "trials.jsonl").write_text("one\n")
+    (path / "ray/1/trial_0000/checkpoint_000001").mkdir(parents=True)
+    (path / "ray/1/trial_0000/checkpoint_000001/checkpoint.pt").write_bytes(b"weights")
+    (path / "lock.json").write_text("{}")
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_what_is_remote() -> None:
+    assert is_remote("s3://bucket/results")
+    assert not is_remote("results")
+    assert below("s3://bucket/results/?region=eu", "run") == "s3://bucket/results/run?region=eu"
+    assert below("s3://bucket/results", "run") == "s3://bucket/results/run"
+
+
+def test_a_run_is_copied_as_it_changes_and_brought_back(copy: Copy, tmp_path: Path) -> None:
+    run, said = a_run(tmp_path / "run"), list[str]()
+    with mirrored(run, copy.url, said.append):
+        deadline = time.monotonic() + 20
+        while copy.get("trials.jsonl") != b"one\n":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert json.loads(copy.get("lock.json") or b"{}")["pid"], "others see that somebody works on it"
+        (run / "trials.jsonl").write_text("one\ntwo\n")
+        second = run / "ray/1/trial_0000/checkpoint_000002"
+        second.mkdir()
+        (second / "checkpoint.pt").write_bytes(b"more weights")
+        (run / "ray/1/trial_0000/checkpoint_000001/checkpoint.pt").unlink()
+    assert said == []
+    pull(copy, tmp_path / "other")
+    expected = contents(run)
+    del expected["lock.json"]
+    assert contents(tmp_path / "other") == expected
+    pull(copy, tmp_path / "third", without="ray/")
+    assert "ray" not in {path.name for path in (tmp_path / "third").iterdir()}
+
+
+def test_the_journal_is_copied_after_the_checkpoints_that_it_names(copy: Copy, tmp_path: Path) -> None:
+    run, order = a_run(tmp_path / "run"), list[str]()
+
+    class Watched(Copy):
+        def put(self, name: str, content: bytes) -> None:
+            order.append(name)
+            super().put(name, content)
+
+        def delete(self, name: str) -> None:
+            order.append(f"without {name}")
+            super().delete(name)
+
+    one = Mirror(run, Watched(copy.url), print)
+    one.round()
+    assert order[-1] == "trials.jsonl"
+    assert order.index("ray/1/trial_0000/checkpoint_000001/checkpoint.pt") < order.index("trials.jsonl")
+    order.clear()
+    one.round()
+    assert order == [], "nothing has changed"
+    (run / "ray/1/trial_0000/checkpoint_000001/checkpoint.pt").unlink()
+    (run / "trials.jsonl").write_text("one\ntwo\n")
+    one.round()
+    assert order == ["trials.jsonl", "without ray/1/trial_0000/checkpoint_000001/checkpoint.pt"]
+
+
+def test_a_journal_that_the_storage_has_not_yet_is_not_overwritten(copy: Copy, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    Mirror(run, copy, print).round()
+    (run / "trials.jsonl").write_text("one\nthis machine alone knows\n")
+    pull(copy, run)
+    assert (run / "trials.jsonl").read_text() == "one\nthis machine alone knows\n"
+    (run / "trials.jsonl").write_text("something else\n")
+    pull(copy, run)
+    assert (run / "trials.jsonl").read_text() == "one\n", "another machine has worked on it since"
+
+
+def test_a_storage_that_refuses_for_a_while(copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, said, refuses = a_run(tmp_path / "run"), list[str](), [True]
+    put = Copy.put
+
+    def sometimes(self: Copy, name: str, content: bytes) -> None:
+        if refuses[0]:
+            raise OSError("When uploading: 503 Slow Down")
+        put(self, name, content)
+
+    monkeypatch.setattr(Copy, "put", sometimes)
+    monkeypatch.setattr(mirror, "EVERY_S", 0.05)
+    monkeypatch.setattr(mirror, "PATIENCE_S", 0.3)
+    with mirrored(run, copy.url, said.append):
+        time.sleep(0.3)
+        refuses[0] = False
+    assert said[0].startswith("The storage cannot be written (When uploading: 503 Slow Down); the study goes on")
+    assert said[1:] == ["The storage can be written again."]
+    assert copy.get("trials.jsonl") == b"one\n"
+    refuses[0] = True
+    refused = pytest.raises(StudyFailed, match=r"cannot be written\. All there is, is in .*run")
+    with refused, mirrored(run, copy.url, said.append):
+        (run / "trials.jsonl").write_text("one\ntwo\n")
+
+
+def test_a_run_that_another_machine_works_on_is_refused(copy: Copy, tmp_path: Path) -> None:
+    held: dict[str, Any] = {"host": "elsewhere", "pid": 7, "time": time.time()}
+    copy.put("lock.json", json.dumps(held).encode())
+    refused = pytest.raises(InputError, match=r"is in use by process 7 on elsewhere, heard of 0 s ago")
+    with refused, mirrored(a_run(tmp_path / "run"), copy.url, print):
+        pass
+    copy.put("lock.json", json.dumps(held | {"time": time.time() - mirror.STALE_S}).encode())
+    with mirrored(tmp_path / "run", copy.url, print):
+        pass
+    assert copy.get("lock.json") is None
+
+
+def test_a_storage_that_cannot_be_written_is_refused(server: str) -> None:
+    url = f"s3://no-such-bucket/results?endpoint_override={server}&scheme=http&region=us-east-1"
+    with pytest.raises(InputError, match=r"^storage: 's3://no-such-.*cannot be written \(.*The bucket must be there"):
+        Copy(url).check_writable()
+
+
+@pytest.mark.parametrize("url", ["ftp://somewhere/else", "s3://"])
+def test_no_place_to_write_to(url: str) -> None:
+    with pytest.raises(InputError, match=r"^storage: '.*is no place to write to"):
+        Copy(url).check_writable()
+
+
+def test_what_is_no_run_and_what_leads_out_of_one(copy: Copy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        pull(copy, tmp_path / "run")
+    copy.put("trials.jsonl", b"")
+    with pytest.raises(InputError, match="is not a run"):
+        pull(copy, tmp_path / "run")
