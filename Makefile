@@ -4,13 +4,15 @@ BIN := .venv/bin
 # constraints.txt is in force for every installation: an unpinned torch brings gigabytes of CUDA libraries.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup quickstart test test-slow test-gpu bench lint format clean
+.PHONY: help setup quickstart test test-slow test-cluster test-cluster-smoke test-gpu bench lint format clean
 
 help:
 	@echo "make setup       create .venv and install tune-rnn into it"
 	@echo "make quickstart  set up, then run the study of experiments/quickstart"
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
+	@echo "make test-cluster  studies on several hosts, which are namespaces: needs root, openssh-server, rsync, iproute2"
+	@echo "make test-cluster-smoke  the most important of them, in four minutes"
 	@echo "make test-gpu    the tests that need a CUDA device"
 	@echo "make bench       how fast a training step and a study of a minute are, as ratios, in four minutes"
 	@echo "make lint        ruff and mypy"
@@ -27,6 +29,12 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m "slow and not cluster and not gpu"
+
+test-cluster: .venv/installed-dev
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
+test-cluster-smoke: .venv/installed-dev
+	$(BIN)/python -m pytest -m cluster tests/cluster/test_smoke.py
 
 test-gpu: .venv/installed-dev
 	$(BIN)/python -m pytest -m gpu

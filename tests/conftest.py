@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -64,3 +65,34 @@ def _denormal_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+CLUSTER = Path(__file__).parent / "cluster"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is in tests/cluster needs hosts of its own (`tests/cluster/bed.py`), or says why there can be none."""
+    ours = [item for item in items if CLUSTER in item.path.parents]
+    if not ours:
+        return
+    import bed
+
+    reason = bed.why_not()
+    for item in ours:
+        item.add_marker(pytest.mark.cluster)
+        item.add_marker(pytest.mark.timeout(600))
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Any]:
+    """A laptop, a head and two workers, switched on."""
+    from bed import Bed
+
+    made = Bed(workers=2)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()

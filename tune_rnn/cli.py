@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     ablate.set_defaults(command=_ablate)
     _add_simulate(commands)
     _add_model_commands(commands)
+    _add_cluster_commands(commands)
     return parser
 
 
@@ -115,6 +116,31 @@ def _add_model_commands(commands: Any) -> None:
     )
     sample.add_argument("--seed", type=_seed, default=0, help="of the draws (default: 0)")
     sample.set_defaults(command=_sample)
+
+
+def _add_cluster_commands(commands: Any) -> None:
+    """The commands for a cluster that `ray up CLUSTER` started."""
+    submit = commands.add_parser("submit", help="run a study on a cluster, follow it, bring the result back")
+    _add_cluster(submit)
+    submit.add_argument("file", metavar="FILE", nargs="?", help="experiment file (YAML)")
+    _add_overrides(submit, "overrides, e.g. budget.trials=4")
+    which = submit.add_mutually_exclusive_group()
+    which.add_argument("--follow", metavar="STUDY", nargs="?", const="", help="attach to a submitted study again")
+    which.add_argument("--resume", metavar="STUDY", nargs="?", const="", help="go on with one that has not ended")
+    submit.set_defaults(command=_submit)
+
+    status = commands.add_parser("status", help="machines of a cluster, and the studies submitted to it")
+    _add_cluster(status)
+    status.set_defaults(command=_status)
+
+    stop = commands.add_parser("stop", help="end a submitted study; what was done is kept")
+    _add_cluster(stop)
+    stop.add_argument("study", metavar="STUDY", nargs="?", help="default: the latest that runs")
+    stop.set_defaults(command=_stop)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cluster", metavar="CLUSTER", help="the cluster's file for `ray up` (YAML)")
 
 
 def _add_file(parser: argparse.ArgumentParser, optional: bool = False) -> None:
@@ -236,10 +262,38 @@ def _sample(options: argparse.Namespace) -> None:
         raise InputError("--length", "must be at least 1", value=options.length)
     from tune_rnn.exported import load_model
     from tune_rnn.precision import prepare_process
+    from tune_rnn.results.directory import open_run
+    from tune_rnn.results.mirror import is_remote
 
     prepare_process(threads=1)  # one character at a time: more threads would only wait for each other
-    model = load_model(options.run)
+    model = load_model(open_run(options.run).path if is_remote(options.run) else options.run)
     _answer(options.prompt + model.sample(options.prompt, options.length, options.temperature, options.seed))
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from tune_rnn.submission import client
+
+    overrides = [*([options.file] if options.file else []), *options.overrides]
+    if options.follow is not None:
+        _print(client.follow(options.cluster, options.follow or None))
+    elif options.resume is not None:
+        _print(client.resume(options.cluster, options.resume or None, overrides))
+    elif options.file is None:
+        raise InputError("submit", "nothing to submit", "Give an experiment FILE, or --follow, or --resume.")
+    else:
+        _print(client.submit(options.cluster, options.file, options.overrides))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from tune_rnn.submission import client
+
+    _answer(client.status(options.cluster))
+
+
+def _stop(options: argparse.Namespace) -> None:
+    from tune_rnn.submission import client
+
+    _answer(client.stop(options.cluster, options.study))
 
 
 def _print(text: str) -> None:

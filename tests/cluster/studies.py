@@ -1,0 +1,150 @@
+"""Studies on a bed: started from the laptop, watched in the head's files, judged by what is left of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bed import PROJECT, Bed, Host
+
+from tune_rnn.errors import InputError
+from tune_rnn.results.journal import Journal, lowest
+
+TRIALS = 12
+
+STUDY = """
+name: {name}
+task: {{corpus: pydoc}}
+model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
+training: {{batch_size: 32, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
+budget: {{epochs: {epochs}, trials: {trials}}}
+search: {{algorithm: hyperopt, seed: 3}}
+final: {{top_k: 0}}
+"""
+
+
+def ray_up(bed: Bed, cluster: str, machines: int = 3) -> None:
+    """Start the cluster as a person does, and wait for its machines."""
+    _ray(bed, "up", f"{cluster} --no-config-cache")
+    wait(lambda: machines_of(bed) == machines, 120, "machines do not join")
+
+
+def ray_down(bed: Bed, cluster: str) -> None:
+    _ray(bed, "down", cluster)
+
+
+def ray_processes(host: Host) -> list[str]:
+    """Ray's processes on a host."""
+    return [line for name in ("raylet", "gcs_server", "ray::") for line in host.processes(name) if "ps -eo" not in line]
+
+
+def _ray(bed: Bed, command: str, arguments: str) -> None:
+    log = f"~/{command}.log"
+    bed.laptop.run(f"cd {PROJECT} && ray {command} -y {arguments} > {log} 2>&1 || (cat {log}; false)", check=True)
+
+
+def machines_of(bed: Bed) -> int:
+    """How many machines Ray says are there."""
+    said = bed.head.run("RAY_AUTH_MODE=token ray status").stdout
+    active = said.partition("Active:")[2].partition("Pending:")[0]
+    return sum(int(line.split()[0]) for line in active.splitlines() if line.strip()[:1].isdigit())
+
+
+class SubmittedStudy:
+    """A study that `tune-rnn submit` runs on a bed's cluster."""
+
+    def __init__(
+        self, bed: Bed, cluster: str, name: str, *overrides: str, epochs: int = 6, trials: int = TRIALS
+    ) -> None:
+        self.bed, self.cluster, self.name, self.trials = bed, cluster, name, trials
+        (bed.laptop.home / f"{name}.yaml").write_text(STUDY.format(name=name, epochs=epochs, trials=trials))
+        self.command = bed.laptop.start_command(f"tune-rnn submit {cluster} {name}.yaml {' '.join(overrides)}")
+
+    @property
+    def run(self) -> Path | None:
+        """Its run directory on the head, as seen from outside."""
+        found = sorted(self.bed.head.home.glob(f"tune_rnn/results/*/{self.name}"))
+        return found[-1] if found else None
+
+    @property
+    def journal(self) -> Journal | None:
+        run = self.run
+        with suppress(FileNotFoundError, IndexError, InputError):  # just being written
+            return Journal(run / "trials.jsonl") if run is not None and (run / "trials.jsonl").exists() else None
+        return None
+
+    def reports(self) -> int:
+        journal = self.journal
+        return sum(len(trial.reports) for trial in journal.trials.values()) if journal else 0
+
+    def has_checkpoints_everywhere(self) -> bool:
+        """Whether each of the six trials that run first has been saved."""
+        journal = self.journal
+        first = [journal.trials[number] for number in range(6)] if journal and len(journal.trials) >= 6 else []
+        return bool(first) and all(trial.checkpoint for trial in first)
+
+    def has_lost_a_trial(self) -> bool:
+        journal = self.journal
+        return journal is not None and any(trial.lost for trial in journal.trials.values())
+
+    def wait_for_reports(self, count: int, seconds: float = 120) -> None:
+        def there() -> bool:
+            assert self.command.poll() is None, self.command.communicate()[0]
+            return self.reports() >= count
+
+        wait(there, seconds, "the study does not report")
+
+    def finish(self, seconds: float = 300, status: int = 0) -> str:
+        """Wait for the command's end; returns what it said."""
+        try:
+            said, _ = self.command.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.command.kill()
+            log = "\n".join(self.bed.head.run("tail -40 ~/tune_rnn/jobs/*/log").stdout.splitlines())
+            raise AssertionError(f"the study does not end:\n{log}") from None
+        assert self.command.returncode == status, said
+        return said
+
+    def resume(self, *overrides: str) -> None:
+        self.command = self.bed.laptop.start_command(f"tune-rnn submit {self.cluster} --resume {' '.join(overrides)}")
+
+    def check(self, failed: int = 0) -> dict[str, Any]:
+        """No trial lost, none counted twice, and the answer is what the records say; returns the summary."""
+        brought = self.bed.laptop.home / "results"
+        latest = max(brought.glob(f"{self.name}*/summary.json"), key=lambda file: file.stat().st_mtime)
+        summary: dict[str, Any] = json.loads(latest.read_text("utf-8"))
+        journal = Journal(latest.parent / "trials.jsonl")
+        trials, ends = summary["trials"], ("completed", "stopped_early", "diverged", "failed")
+        assert (summary["status"], trials["total"], trials["failed"]) == ("completed", TRIALS, failed)
+        assert sum(trials[how] for how in ends) == TRIALS
+        assert sorted(journal.trials) == list(range(TRIALS))
+        for trial in journal.trials.values():
+            spent = [report.spent for report in trial.reports]
+            assert spent == sorted(set(spent)), f"trial {trial.number} reported twice at the same budget"
+            assert trial.outcome
+        best = lowest(journal.trials.values())
+        assert best is not None
+        assert (summary["best"]["trial"], summary["best"]["metrics"]["validation_loss"]) == (
+            best.number,
+            best.best_loss,
+        )
+        assert (latest.parent / "best" / "model.safetensors").exists()
+        return summary
+
+
+def wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.3)
+
+
+def epochs_of(journal: Journal | None) -> dict[int, list[float | None]]:
+    """The losses of every trial that has ended."""
+    trials = journal.trials if journal else {}
+    return {number: [one.validation_loss for one in trial.reports] for number, trial in trials.items() if trial.outcome}

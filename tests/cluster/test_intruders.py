@@ -1,0 +1,98 @@
+"""Who has no token gets nothing: every port of every machine, asked by a host that is not the cluster's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bed import Bed, Host
+from studies import SubmittedStudy, ray_down, ray_up
+
+PROBE = Path(__file__).with_name("probe.py")
+TOKENS = {"without a token": "", "with a wrong token": "0" * 64}
+
+REFUSALS = ("401", "403", "404", "405", "UNAUTHENTICATED", "UNIMPLEMENTED")
+HARMLESS = {"/grpc.health.v1.Health/Check", "GET /api/local_raylet_healthz"}
+"""What may be answered: that something is alive."""
+
+
+@pytest.fixture(scope="module")
+def study(bed: Bed) -> Iterator[SubmittedStudy]:
+    """A cluster with a study at work, which ends as if nothing had happened."""
+    cluster = bed.cluster_file("guarded")
+    ray_up(bed, cluster)
+    made = SubmittedStudy(bed, cluster, "secret-study", epochs=60)
+    made.wait_for_reports(6)
+    yield made
+    bed.laptop.run(f"tune-rnn stop {cluster}")
+    made.finish(60, status=130)
+    ray_down(bed, cluster)
+
+
+def ports_of(host: Host) -> list[int]:
+    """Every TCP port on which somebody may be let in from elsewhere, SSH's aside."""
+    said = host.run("ss -Hltn", check=True).stdout
+    found = {line.split()[3].rpartition(":") for line in said.splitlines()}
+    return sorted({int(port) for address, _, port in found if "127.0.0.1" not in address} - {22})
+
+
+def ask(bed: Bed, host: Host, token: str) -> dict[str, list[dict[str, Any]]]:
+    ports = ",".join(map(str, ports_of(host)))
+    said = bed.laptop.run(f"python {PROBE} {host.address} {ports} {token}", check=True).stdout
+    answers: dict[str, list[dict[str, Any]]] = json.loads(said)
+    return answers
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_no_port_lets_a_stranger_in(bed: Bed, study: SubmittedStudy, token: str) -> None:
+    answered = 0
+    for host in (bed.head, bed.workers[0]):
+        assert 8265 not in ports_of(host), "the dashboard is the head's own"
+        for port, answers in ask(bed, host, token).items():
+            kinds = sorted({f"{one['asked']}: {one['status']}" for one in answers})
+            print(host.name, port, "; ".join(kinds) or "no answer")
+            for one in answers:
+                answered += 1
+                is_metrics = one["said"].startswith("# HELP")  # figures of processes: exporters know nothing else
+                harmless = one["asked"] in HARMLESS or is_metrics
+                assert harmless or one["status"] in REFUSALS, (host.name, port, one)
+                assert "secret-study" not in one["said"], (host.name, port, one)
+        assert host.run("ls /tmp/ray/broken-in").returncode != 0, "somebody ran code"
+    assert answered > 20, "the ports do answer"
+    assert study.command.poll() is None, "the study goes on"
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_a_stranger_neither_joins_nor_submits_nor_asks(bed: Bed, study: SubmittedStudy, token: str) -> None:
+    given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+    address = bed.head.address
+    for command in (
+        f"timeout 40 ray status --address {address}:6379",
+        f"timeout 40 ray job submit --address http://{address}:8265 -- touch /tmp/ray/broken-in",
+        f"""timeout 40 python -c 'import ray; ray.init("ray://{address}:10001"); print(ray.nodes())'""",
+        f"timeout 40 ray start --address {address}:6379 --block",
+    ):
+        done = bed.laptop.run(command, env=given)
+        assert done.returncode != 0, f"{command}\n{done.stdout}"
+        assert "NodeID" not in done.stdout
+    assert bed.head.run("ls /tmp/ray/broken-in").returncode != 0
+    assert "3 machines" in bed.laptop.run(f"tune-rnn status {study.cluster}", check=True).stdout
+
+
+def test_the_token_is_in_its_file_and_nowhere_else(bed: Bed, study: SubmittedStudy) -> None:
+    for host in (bed.head, *bed.workers):
+        mode = host.run("stat -c %a ~/.ray/auth_token", check=True).stdout.strip()
+        assert mode == "600"
+        found = host.run("grep -rlFf ~/.ray/auth_token ~/ /tmp/ray --exclude-dir=.venv").stdout.split()
+        assert [re.sub(r".*/", "", file) for file in found] == ["auth_token"], found
+        shown = host.run("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -cFf ~/.ray/auth_token").stdout.strip()
+        assert shown == "0", "it is in the list of processes"
+    token = (bed.head.home / ".ray/auth_token").read_text()
+    (bed.laptop.home / "token").write_text(token)
+    brought = bed.laptop.run("grep -rlFf ~/token ~/ --exclude=token").stdout.split()
+    (bed.laptop.home / "token").unlink()
+    assert brought == [], "it came to the laptop"

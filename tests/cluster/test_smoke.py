@@ -1,0 +1,25 @@
+"""The shortest way through a cluster's life: up, a study, a worker killed, a wrong token, down."""
+
+from __future__ import annotations
+
+from bed import Bed
+from studies import SubmittedStudy, ray_down, ray_processes, ray_up, wait
+
+
+def test_a_cluster_in_short(bed: Bed) -> None:
+    cluster = bed.cluster_file("smoke")
+    ray_up(bed, cluster)
+    study = SubmittedStudy(bed, cluster, "smoke", epochs=10)
+    wait(study.has_checkpoints_everywhere, 120, "the study does not report")
+    bed.workers[0].kill()
+    stranger = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    asked = bed.laptop.run(f"timeout 40 ray status --address {bed.head.address}:6379", env=stranger)
+    assert asked.returncode != 0
+    assert "Active" not in asked.stdout
+    said = study.finish()
+    assert "12 trials, 6 at a time" in said
+    assert "goes on from epoch" in said
+    study.check()
+    ray_down(bed, cluster)
+    on = [host for host in (bed.head, *bed.workers) if host.process is not None]
+    wait(lambda: not any(map(ray_processes, on)), 150, "Ray is left")

@@ -1,0 +1,93 @@
+"""What is written down of submitted studies, on the cluster's head: a directory `~/tune_rnn/jobs/<id>` for each.
+
+In it: `experiment.yaml`, `data/` (corpora that came with it), `job.json` (what the submitter said), `log` (all that the
+study prints), `run.json` (where its run is) and, once it has ended, `outcome.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tune_rnn.errors import InputError
+from tune_rnn.results.directory import RunDirectory, write_atomically
+
+JOB = "job.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the submitter says of a study.
+
+    `paths`: where its data lies on the submitter's machine, by dotted key. `storage`: where the result is brought back
+    to there. `promised`: machines that the cluster may come to have.
+    """
+
+    id: str
+    name: str
+    data_sha256: str
+    paths: dict[str, Any] = field(default_factory=dict)
+    storage: str = "results"
+    promised: tuple[dict[str, float], ...] = ()
+
+    def write(self, folder: Path) -> None:
+        write_atomically(folder / JOB, json.dumps(asdict(self), indent=2))
+
+
+@dataclass(frozen=True)
+class JobDirectory:
+    """One job's files on the head."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, root: Path, identity: str) -> JobDirectory:
+        """The directory of a job that is there; InputError for a name that is none."""
+        directory = cls(root / "jobs" / identity)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", identity) or not (directory.path / JOB).is_file():
+            known = ", ".join(one.path.name for one in cls.all(root)[-5:]) or "none"
+            raise InputError(identity, "is no study that was submitted to this cluster", f"The latest are: {known}.")
+        return directory
+
+    @classmethod
+    def all(cls, root: Path) -> list[JobDirectory]:
+        """All jobs, the oldest first."""
+        found = [cls(file.parent) for file in (root / "jobs").glob(f"*/{JOB}")]
+        return sorted(found, key=lambda one: (one.path / JOB).stat().st_mtime)
+
+    @property
+    def job(self) -> Job:
+        return Job(**json.loads((self.path / JOB).read_text("utf-8")))
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def run(self) -> RunDirectory | None:
+        """The study's run; None where there is none yet."""
+        note = self.path / "run.json"
+        found = json.loads(note.read_text("utf-8")) if note.exists() else None
+        return RunDirectory(Path(found["path"]), found["url"]) if found else None
+
+    def note_run(self, run: RunDirectory) -> None:
+        write_atomically(self.path / "run.json", json.dumps({"path": str(run.path), "url": run.url}))
+
+    @property
+    def exit_status(self) -> int | None:
+        """What the study's command ended with; None where it has not, or was killed."""
+        file = self.path / "outcome.json"
+        return int(json.loads(file.read_text("utf-8"))["exit_status"]) if file.exists() else None
+
+    def note_exit(self, status: int) -> None:
+        write_atomically(self.path / "outcome.json", json.dumps({"exit_status": status}))
+
+    def forget_exit(self) -> None:
+        (self.path / "outcome.json").unlink(missing_ok=True)
