@@ -2,8 +2,8 @@
 
 A host has its own network (on a bridge that is in a namespace as well: nothing of it touches this machine's), process
 numbers, host name, /dev/shm, /tmp/ray and home directory, and shares everything else: the environment that the tests
-run in is every host's. Needs root. Whatever happens, `close` leaves nothing behind: a host is one process, with which
-all others in it end.
+run in is every host's. Needs root. A host is one process, with which all others in it end, and it ends with the tests'
+process, whatever happens to that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 import psutil
 
 PROJECT = Path(__file__).resolve().parents[2]
-NEEDED = ("unshare", "nsenter", "ip", "sshd", "ssh", "ssh-keygen", "rsync")
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+NEEDED = ("setpriv", "unshare", "nsenter", "ip", "sshd", "ssh", "ssh-keygen", "rsync")
 
 SSHD = """
 Port 22
@@ -78,7 +79,9 @@ class Host:
             self._install()
         script = HOST.format(name=self.name, home=self.home, folder=self.bed.folder)
         spaces = ["--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-        self.process = subprocess.Popen(["unshare", *spaces, "bash", "-c", script], start_new_session=True)
+        self.process = subprocess.Popen(
+            [*DIES_WITH_US, "unshare", *spaces, "bash", "-c", script], start_new_session=True
+        )
         self._wait_until(lambda: len(psutil.Process(self.process.pid).children()) == 1)
         pid = str(self.process.pid)
         self.bed.on_switch("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", pid)
@@ -172,7 +175,7 @@ class Bed:
         self.home.mkdir()
         root, sshd = f"root:x:0:0:root:{self.home}:/bin/bash", "sshd:x:105:65534::/run/sshd:/bin/false"
         (self.folder / "passwd").write_text(f"{root}\n{sshd}\n")
-        self.switch = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], start_new_session=True)
+        self.switch = subprocess.Popen([*DIES_WITH_US, "unshare", "--net", "sleep", "infinity"], start_new_session=True)
         time.sleep(0.2)
         made = "ip link add bridge type bridge", "ip addr add 10.77.0.1/24 dev bridge", "ip link set bridge up"
         for command in made:
