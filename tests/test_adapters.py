@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,8 @@ class Recorded:
     """What the study's searcher asks of a recorder: a journal, and a place for checkpoints."""
 
     def __init__(self, path: Path) -> None:
-        self.run, self.journal = SimpleNamespace(path=path), Journal(path / "trials.jsonl")
+        self.run = SimpleNamespace(path=path, place=str(path))
+        self.journal = Journal(path / "trials.jsonl")
         self.journal.open_session("sha", 2, 0.0)
 
     def proposed(self, *what: Any) -> None:
@@ -251,6 +253,46 @@ def test_a_trial_whose_machine_is_gone_goes_on_from_its_checkpoint_and_the_searc
     resumed.open_session("sha", 2, 0.0)
     assert resumed.trials[0].lost == 0
     assert [one.spent for one in resumed.trials[0].reports] == [0.5]
+
+
+def test_a_lost_trial_takes_the_slot_of_a_process_that_waits(tmp_path: Path) -> None:
+    """A new process would have no room where machines have gone, and those that wait hold what is left."""
+    asked, recorded, _ = a_final_study(tmp_path, trials=9)
+    asked.slots = 3
+    first: list[Any] = [asked.suggest(name) for name in "abc"]
+    assert [one["slot"] for one in first] == [0, 1, 2]
+    asked.lost.take(0, LOSS)
+    asked.on_trial_complete("a", error=True)
+    recorded.end(2, 1.0)
+    asked.on_trial_complete("c", {"spent": 1.0, SCORE: 1.0})
+    again: Any = asked.suggest("d")
+    assert (again["number"], again["slot"]) == (0, 2)
+    new: Any = asked.suggest("e")
+    assert new["slot"] == 0, "and a new process where none waits"
+
+
+def test_processes_that_idle_make_room_for_a_trial_that_waits_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = [0.0], list[bool]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    controller = SimpleNamespace(
+        _pending_trials={"one"},
+        _actor_cache=SimpleNamespace(num_cached_objects=2),
+        _cleanup_cached_actors=lambda force_all: ended.append(force_all),
+        get_trials=list,
+    )
+    scheduler = StudyScheduler(RunAll(), a_searcher())
+    for now[0] in (1.0, 10.0, 15.5):
+        scheduler.choose_trial_to_run(controller)
+    assert ended == [], "its process may just be starting"
+    now[0] = 16.5
+    scheduler.choose_trial_to_run(controller)
+    assert ended == [True]
+    controller._pending_trials = set()
+    for now[0] in (17.0, 40.0):
+        scheduler.choose_trial_to_run(controller)
+    controller._pending_trials = {"another"}
+    scheduler.choose_trial_to_run(controller)
+    assert ended == [True], "each wait counts for itself"
 
 
 @pytest.mark.parametrize(("damaged", "spent"), [((), 0.75), ((0.75,), 0.5), ((0.5, 0.75), 0.0)])

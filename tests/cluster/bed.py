@@ -209,8 +209,8 @@ class Bed:
         ):
             assert theirs in text, theirs
             text = text.replace(theirs, ours)
-        (self.laptop.home / f"{name}.yaml").write_text(text, "utf-8")
-        return f"~/{name}.yaml"
+        (self.laptop.home / f"cluster-{name}.yaml").write_text(text, "utf-8")
+        return f"~/cluster-{name}.yaml"
 
     def close(self) -> None:
         for host in self.hosts:

@@ -84,6 +84,7 @@ class SubmittedStudy:
 
     def has_checkpoints_everywhere(self) -> bool:
         """Whether each of the six trials that run first has been saved."""
+        assert self.command.poll() is None, self.command.communicate()[0]
         journal = self.journal
         first = [journal.trials[number] for number in range(6)] if journal and len(journal.trials) >= 6 else []
         return bool(first) and all(trial.checkpoint for trial in first)

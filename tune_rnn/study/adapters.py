@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import CHECKPOINT, REPORT, SCORE
+
+WAIT_S = 15.0
+"""How long a trial waits for its slot's process, which may just be starting, while others idle."""
 
 
 class _LeftOutOfPickles:
@@ -62,6 +66,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         self.unfinished = [trial for trial in self.recorder.journal.unfinished if trial.stage == SEARCH]
         self.running: dict[str, int] = {}  # trials' numbers, by Ray's ids
         self.running_in: dict[str, int] = {}  # and their slots
+        self.warm: set[int] = set()  # slots whose process has trained, and has not been lost
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED
         if len(self.running) >= self.slots:
@@ -73,8 +78,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         record = record or self._next_of_final()
         if record is None:
             return None if self.running else RaySearcher.FINISHED  # one that runs may be lost, and go on
-        slot = min(set(range(len(self.running) + 1)) - set(self.running_in.values()))
-        self.running[trial_id], self.running_in[trial_id] = record.number, slot
+        self.running[trial_id], self.running_in[trial_id] = record.number, (slot := self._free_slot())
         self._find_checkpoint(record)
         directory = self.recorder.run.path / record.checkpoint if record.checkpoint else None
         return {
@@ -86,6 +90,11 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
             "trial": json.dumps(record.config),  # Ray copies a text at once, and walks through all else
             "resume_from": str(directory) if directory else None,
         }
+
+    def _free_slot(self) -> int:
+        """One whose process waits for a trial, or else one that has none, or has lost it with its machine."""
+        free = (self.warm | set(range(len(self.running) + 1))) - set(self.running_in.values())
+        return min(free, key=lambda slot: (slot not in self.warm, slot))
 
     def _find_checkpoint(self, record: TrialRecord) -> None:
         """Have a trial return to the last of its checkpoints that can be read, or begin anew if none can be."""
@@ -112,8 +121,8 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         return self.final.next(self.running.values())
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        del self.running_in[trial_id]
-        number = self.running.pop(trial_id)
+        number, slot = self.running.pop(trial_id), self.running_in.pop(trial_id)
+        (self.warm.discard if error else self.warm.add)(slot)
         if not self._is_searched(number) or number in self.lost:
             return
         if result and not error:
@@ -224,6 +233,24 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.scheduler, self.searcher, self.final, self.lost = scheduler, searcher, final, lost
         self.keeping: set[Any] = set()
+        self.waiting_since: float | None = None
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        self._make_room(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+    def _make_room(self, tune_controller: Any) -> None:
+        """End the processes that idle in other slots where a trial waits in vain for one in its own.
+
+        Each holds what its slot needs, and so the trial would wait for ever once machines have gone.
+        """
+        if not (tune_controller._pending_trials and tune_controller._actor_cache.num_cached_objects):
+            self.waiting_since = None
+            return
+        self.waiting_since = self.waiting_since or time.monotonic()
+        if time.monotonic() - self.waiting_since > WAIT_S:
+            tune_controller._cleanup_cached_actors(force_all=True)
+            self.waiting_since = None
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score, number = result[SCORE], trial.config["number"]
