@@ -77,7 +77,7 @@ def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, second
 
 
 def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "killed", epochs=20)
+    study = SubmittedStudy(bed, cluster, "killed", "scheduler.algorithm=none", epochs=10)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     bed.workers[1].kill()
     killed_at = time.monotonic()
