@@ -232,7 +232,8 @@ def test_a_reused_process_lets_go_of_the_last_model(corpus: Path, tmp_path: Path
     trial = study.trial_config(study.space.sample(np.random.default_rng(0))).to_dict()
     config = {"number": 0, "seed": 0, "trial": json.dumps(trial), "resume_from": None, "folder": str(tmp_path)}
     trainable = object.__new__(TrialTrainable)
-    trainable.setup(config, **arrays, **shared, final_budget=TrialBudget.of(study), threads=1, device="cpu")
+    where = {"run": RunDirectory(tmp_path), "holder": ""}
+    trainable.setup(config, **arrays, **shared, **where, final_budget=TrialBudget.of(study), threads=1, device="cpu")
     trainable.step()
     assert trainable.worker is not None
     assert trainable.worker.training is not None

@@ -41,8 +41,10 @@ class TrialTrainable(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
-        self.trial, self.is_new = new_config, True
+        self.trial = new_config
         self.begun: bytes | None = None
+        if self.worker is not None:
+            self.worker.take(self.trial)
         return True
 
     def go_on_from(self, checkpoint: bytes) -> None:
@@ -52,10 +54,9 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self.worker is None:
             self.worker = self.start_worker()
-        if self.is_new:
-            self.worker.take(self.trial, self.begun)
-            self.is_new, self.begun = False, None
-        report, saved = self.worker.step()
+            self.worker.take(self.trial)
+        begun, self.begun = self.begun, None
+        report, saved = self.worker.step(begun)
         return result_of(report) | {CHECKPOINT: saved, "done": bool(report.finished)}
 
     def start_worker(self) -> Worker:

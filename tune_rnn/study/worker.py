@@ -38,16 +38,19 @@ class Worker:
         self.data, self.budget, self.final_budget, self.device = data, budget, final_budget, device
         self.sees_run = sees_run
 
-    def take(self, trial: Mapping[str, Any], begun: bytes | None = None) -> None:
-        """The next trial; `begun`: the checkpoint that it goes on from, where this machine may not see that."""
-        self.trial, self.begun, self.checkpoints = trial, begun, CheckpointFolder(Path(trial["folder"]), KEPT)
+    def take(self, trial: Mapping[str, Any]) -> None:
+        """The next trial."""
+        self.trial, self.checkpoints = trial, CheckpointFolder(Path(trial["folder"]), KEPT)
         self.training: Training | None = None
         self.reports: Iterator[Report] = iter(())  # no generator of the last trial's keeps its tensors alive
 
-    def step(self) -> tuple[Report, Saved]:
-        """Train until the next report; with it the checkpoint that belongs to it."""
+    def step(self, begun: bytes | None = None) -> tuple[Report, Saved]:
+        """Train until the next report; with it the checkpoint that belongs to it.
+
+        `begun`: the checkpoint that a trial goes on from, for its first step on a machine that may not see that.
+        """
         if self.training is None:
-            self.training = self._build()
+            self.training = self._build(begun)
             self.reports = self.training.run()
         report = next(self.reports)
         directory, content = self.checkpoints.directory(self.training.reports), packed(self.training)
@@ -55,13 +58,12 @@ class Worker:
             return report, Saved(directory, content)
         return report, Saved(self.checkpoints.put(directory, content))
 
-    def _build(self) -> Training:
+    def _build(self, begun: bytes | None) -> Training:
         config = TrialConfig.model_validate(json.loads(self.trial["trial"]))
         budget = self.final_budget if self.trial.get("stage") == FINAL else self.budget
         training = Training(config, self.data, budget, self.trial["seed"], trial_device(self.device))
         if self.trial["resume_from"]:
-            load(training, Path(self.trial["resume_from"]) if self.begun is None else io.BytesIO(self.begun))
-            self.begun = None
+            load(training, Path(self.trial["resume_from"]) if begun is None else io.BytesIO(begun))
         return training
 
 
