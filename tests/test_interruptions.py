@@ -14,28 +14,18 @@ from typing import Any
 
 import psutil
 import pytest
+import tiny
 
 from tune_rnn.results.directory import RunDirectory
 from tune_rnn.results.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-STUDY = """
-name: study
-task: {{corpus: {corpus}}}
-model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
-training: {{batch_size: 8, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
-budget: {{epochs: 6, trials: 6}}
-search: {{algorithm: hyperopt, seed: 3}}
-final: {{top_k: 0}}
-storage: {storage}
-"""
-
 
 @pytest.fixture
 def study_file(corpus: Path, tmp_path: Path) -> Path:
     file = tmp_path / "study.yaml"
-    file.write_text(STUDY.format(corpus=corpus, storage=tmp_path / "results"))
+    file.write_text(tiny.STUDY.format(corpus=corpus, storage=tmp_path / "results"))
     return file
 
 

@@ -12,23 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny
 from object_storage import CREDENTIALS, ObjectStorage
 
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.mirror import Copy, below
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-STUDY = """
-name: study
-task: {{corpus: {corpus}}}
-model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
-training: {{batch_size: 8, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
-budget: {{epochs: 6, trials: 6}}
-search: {{algorithm: hyperopt, seed: 3}}
-final: {{top_k: 0}}
-storage: "{storage}"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +54,7 @@ def wait_for(copy: Copy, reports: int, process: subprocess.Popen[str]) -> None:
 
 def test_a_study_is_gone_on_with_from_the_storage_alone(storage: ObjectStorage, corpus: Path, tmp_path: Path) -> None:
     url = storage.bucket("first")
-    (tmp_path / "study.yaml").write_text(STUDY.format(corpus=corpus, storage=url))
+    (tmp_path / "study.yaml").write_text(tiny.STUDY.format(corpus=corpus, storage=url))
     run = below(url, "study")
     process = begin(tmp_path / "one", "run", str(tmp_path / "study.yaml"))
     wait_for(Copy(run), 8, process)
@@ -86,7 +76,7 @@ def test_a_study_is_gone_on_with_from_the_storage_alone(storage: ObjectStorage, 
 
 def test_a_storage_refuses_for_a_while(storage: ObjectStorage, corpus: Path, tmp_path: Path) -> None:
     url = storage.bucket("second")
-    (tmp_path / "study.yaml").write_text(STUDY.format(corpus=corpus, storage=url))
+    (tmp_path / "study.yaml").write_text(tiny.STUDY.format(corpus=corpus, storage=url))
     process = begin(tmp_path / "one", "run", str(tmp_path / "study.yaml"), "budget.epochs=20")
     run = Copy(below(url, "study"))
     wait_for(run, 4, process)

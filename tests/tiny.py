@@ -23,6 +23,18 @@ def text(characters: int) -> str:
 
 VOCABULARY = Vocabulary.of(text(2000))
 
+STUDY = """
+name: study
+task: {{corpus: {corpus}}}
+model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
+training: {{batch_size: 8, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
+budget: {{epochs: 6, trials: 6}}
+search: {{algorithm: hyperopt, seed: 3}}
+final: {{top_k: 0}}
+storage: "{storage}"
+"""
+"""A study of some seconds, as a file; `corpus` and `storage` are to be filled in."""
+
 
 def split(characters: int, documents: int = 1) -> Split:
     """The text's first characters, cut into documents of nearly equal length."""

@@ -274,6 +274,10 @@ def _submit(options: argparse.Namespace) -> None:
     from tune_rnn.submission import client
 
     overrides = [*([options.file] if options.file else []), *options.overrides]
+    if options.resume and "=" in options.resume:  # an override, which argparse takes for the study
+        overrides, options.resume = [options.resume, *overrides], ""
+    if options.follow is not None and overrides:
+        raise InputError("submit --follow", "only attaches to a study", "Leave out the rest.", overrides[0])
     if options.follow is not None:
         _print(client.follow(options.cluster, options.follow or None))
     elif options.resume is not None:

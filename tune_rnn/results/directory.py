@@ -83,9 +83,9 @@ def trial_name(number: int) -> str:
 def create(storage: str, name: str) -> RunDirectory:
     """Make `<storage>/<name>`, or `<name>-2`, `-3` … where that exists: nothing is ever overwritten."""
     try:
-        check_storage(storage).mkdir(parents=True, exist_ok=True)
         while True:
             run = free_run(storage, name)
+            run.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):  # another process was faster
                 run.path.mkdir()
                 return run
@@ -96,18 +96,19 @@ def create(storage: str, name: str) -> RunDirectory:
 def free_run(storage: str, name: str) -> RunDirectory:
     """The run that `create` would make."""
     root = check_storage(storage)
-    while is_remote(storage):
-        run = RunDirectory(free_path(root, name), below(storage, free_path(root, name).name))
-        if not Copy(run.url).is_there:
-            return run
-        run.path.mkdir(parents=True)  # of another machine: not free here either
-    return RunDirectory(free_path(root, name))
+    if not is_remote(storage):
+        return RunDirectory(free_path(root, name))
+    runs = (RunDirectory(root / one, below(storage, one)) for one in _names(name) if not os.path.lexists(root / one))
+    return next(run for run in runs if not Copy(run.url).is_there)
 
 
 def free_path(root: Path, name: str) -> Path:
     """The first of `name`, `name-2`, `name-3` … that is not there."""
-    paths = itertools.chain([root / name], (root / f"{name}-{number}" for number in itertools.count(2)))
-    return next(path for path in paths if not os.path.lexists(path))
+    return next(root / one for one in _names(name) if not os.path.lexists(root / one))
+
+
+def _names(name: str) -> Iterator[str]:
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
 
 
 def check_storage(storage: str) -> Path:

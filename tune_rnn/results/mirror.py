@@ -2,7 +2,8 @@
 
 All that works on a run works on files; so a run on object storage has a working directory here (in the cache), of which
 `Mirror` keeps the storage's copy whole at every moment: a journal is copied after the checkpoints that it names, and a
-checkpoint is deleted after a journal that does not name it. Another machine goes on from the copy alone.
+checkpoint is deleted after a journal that does not name it. Another machine goes on from the copy alone. Only a trial
+that saves twice within one round of copying may miss the checkpoint that is named, and begins anew.
 
 An object appears when all of it is written, or not at all: what pyarrow writes before an error it would publish, so
 objects are written in one piece.

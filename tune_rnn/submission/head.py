@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ Answer = dict[str, Any]
 
 def inspect(given: Mapping[str, Any]) -> Answer:
     """Whether the cluster is fit for a study: `versions` are the submitter's."""
+    _client()  # what takes jobs has to be there as well
     with _ray():
         answers = ask_all()
     found = problems(answers, given["versions"], given["uses_gpus"])
@@ -198,7 +199,8 @@ COMMANDS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
 
 def main(command: str, *arguments: str) -> None:
     if command == "follow":
-        follow(arguments[0], int(arguments[1]))
+        with suppress(InputError):  # of a study that is none: who follows asks for its outcome next, and hears of it
+            follow(arguments[0], int(arguments[1]))
         return
     given = json.loads(sys.stdin.read() or "{}")
     try:

@@ -103,6 +103,4 @@ def asks_for_token() -> bool:
         urllib.request.urlopen(f"{DASHBOARD}/api/jobs/", timeout=10).close()
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)
-    except OSError:
-        return False
     return False
