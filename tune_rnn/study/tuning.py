@@ -75,14 +75,7 @@ def tune_trials(
             trial_name_creator=name_of,
             trial_dirname_creator=lambda trial: Path(trial.config["folder"]).name,
         ),
-        run_config=tune.RunConfig(
-            name=session.name,
-            storage_path=str(session.parent),
-            callbacks=[StudyCallback(recorder, final, should_stop, lost, room, population)],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable saves
-            failure_config=tune.FailureConfig(max_failures=0),
-            verbose=0,
-        ),
+        run_config=_run_config(session, StudyCallback(recorder, final, should_stop, lost, room, population)),
     )
     gc.freeze()  # what has been imported need not be looked through, a fifth of a second, for garbage of trials
     try:
@@ -90,6 +83,18 @@ def tune_trials(
     finally:
         gc.unfreeze()
     proposer.check()
+
+
+def _run_config(session: Path, callback: StudyCallback) -> tune.RunConfig:
+    """Where Ray keeps its state, and that it neither saves nor retries anything itself."""
+    return tune.RunConfig(
+        name=session.name,
+        storage_path=str(session.parent),
+        callbacks=[callback],
+        checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the trainable saves
+        failure_config=tune.FailureConfig(max_failures=0),
+        verbose=0,
+    )
 
 
 def scheduler_of(experiment: Experiment, evidence: Evidence) -> Scheduler:
