@@ -130,9 +130,9 @@ class EmptyWorker(Worker):
 
     untrained: Training | None = None
 
-    def _build(self) -> Training:
+    def _build(self, begun: bytes | None) -> Training:
         if self.untrained is None:
-            self.untrained = super()._build()
+            self.untrained = super()._build(begun)
             self.untrained.__class__ = Untrained
         config = self.untrained.config
         training = config.training.model_copy(update=json.loads(self.trial["trial"])["training"])
