@@ -129,7 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     prepare_process(1)
     print(hardware.head(str(DEVICE)))
-    names, ratios = [], [f"captured {precision}" for precision in OURS]
+    names: list[str] = []
+    ratios = [f"captured {precision}" for precision in OURS]
     for hidden in options.hidden:
         for batch in options.batch:
             times = measure(variants_of(hidden, batch), options.pairs, options.seconds)

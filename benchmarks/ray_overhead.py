@@ -196,7 +196,7 @@ def plain(trials: int, directory: Path) -> None:
 
 def ours(search: str, trials: int, directory: Path) -> None:
     """Our study, all of it but the training."""
-    tuning.TrialTrainable, tuning.StudyCallback = EmptyTrials, CountedTrials  # type: ignore[misc]
+    vars(tuning).update(TrialTrainable=EmptyTrials, StudyCallback=CountedTrials)
     corpus = directory / "corpus.txt"
     corpus.write_text("all work and no play makes jack a dull boy. " * 600)
     dropouts = {name: space.uniform(0, 0.5) for name in ("input_dropout", "output_dropout", "weight_drop")}

@@ -105,7 +105,8 @@ def cost(row: int, case: dict[str, Any], device: str, limit_s: float) -> tuple[f
     for one in (with_it, without):
         seconds(one, 1)
     steps = max(1, round(TURN_S / seconds(without, 1)))
-    ratios, end = [], time.perf_counter() + limit_s
+    ratios: list[float] = []
+    end = time.perf_counter() + limit_s
     while time.perf_counter() < end or len(ratios) < 5:
         if random.random() < 0.5:
             first = seconds(with_it, steps)

@@ -35,19 +35,20 @@ from typing import Any
 import numpy as np
 
 from tune_rnn.search import Proposal
-from tune_rnn.simulation import BlackBox, Synthetic, TaskSet, simulate
+from tune_rnn.simulation import Synthetic, TaskSet, simulate
 from tune_rnn.simulation.table import PARTS
 from tune_rnn.space import Distribution, Int, LogInt, LogUniform, Space, Uniform
 
 TRAININGS = 5  # of each worker's time
 REFERENCE, OWN = "ray", "tune_rnn"
 SYNTHETIC = ("crossing", "noisy")
+Box = TaskSet | Synthetic
 
 
 class Ray:
     """HyperOptSearch and ASHAScheduler with the defaults of Ray Tune, as its documentation combines them."""
 
-    def __init__(self, box: BlackBox, seed: int) -> None:
+    def __init__(self, box: Box, seed: int) -> None:
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search.hyperopt import HyperOptSearch
 
@@ -55,15 +56,16 @@ class Ray:
         space = HyperOptSearch.convert_search_space(_ray_space(box.space))
         self.search = HyperOptSearch(space, metric="loss", mode="min", random_state_seed=seed)
         self.asha = ASHAScheduler(time_attr="spent", metric="loss", mode="min", max_t=box.max_resource)
+        self.controller: Any = None  # ASHA asks nothing of it
         self.trials: dict[int, Any] = {}
         self.last: dict[int, dict[str, float]] = {}
 
     def propose(self, number: int) -> Proposal:
-        return Proposal(dict(self.search.suggest(str(number))))
+        return Proposal(dict(self.search.suggest(str(number)) or {}))
 
     def began(self, number: int, assignment: Mapping[str, Any]) -> None:
         self.trials[number] = SimpleNamespace(trial_id=str(number))
-        self.asha.on_trial_add(None, self.trials[number])
+        self.asha.on_trial_add(self.controller, self.trials[number])
 
     def reported(self, number: int, spent: float, score: float) -> None:
         self.last[number] = {"spent": spent, "loss": score}
@@ -71,22 +73,22 @@ class Ray:
 
     def goes_on(self, number: int, spent: float, score: float) -> bool:
         result = {"spent": spent, "loss": score}
-        return self.asha.on_trial_result(None, self.trials[number], result) == "CONTINUE"
+        return self.asha.on_trial_result(self.controller, self.trials[number], result) == "CONTINUE"
 
     def ended(self, number: int, diverged: bool = False) -> None:
         result = {"spent": 1, "loss": math.nan} if diverged else self.last[number]
-        self.asha.on_trial_complete(None, self.trials.pop(number), result)
+        self.asha.on_trial_complete(self.controller, self.trials.pop(number), result)
         self.search.on_trial_complete(str(number), result)
 
 
 class Optuna:
     """Optuna's TPE with a pruner, as its documentation has them: ask, report, should_prune, tell."""
 
-    def __init__(self, box: BlackBox, seed: int, pruner: str) -> None:
+    def __init__(self, box: Box, seed: int, pruner: str) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        pruners = {
+        pruners: dict[str, Callable[[], Any]] = {
             "hyperband": lambda: optuna.pruners.HyperbandPruner(max_resource=box.max_resource),
             "median": optuna.pruners.MedianPruner,
         }
@@ -129,7 +131,7 @@ class Smac:
 
     TRIALS = 100  # for each worker; SMAC's initial design is at most a quarter of them
 
-    def __init__(self, box: BlackBox, seed: int, workers: int) -> None:
+    def __init__(self, box: Box, seed: int, workers: int) -> None:
         from ConfigSpace import ConfigurationSpace
         from smac import MultiFidelityFacade, Scenario
 
@@ -163,7 +165,7 @@ class Smac:
         self.worst = max(self.worst, score)
 
     def goes_on(self, number: int, spent: float, score: float) -> bool:
-        return spent < round(self.trials[number].budget)
+        return bool(spent < round(self.trials[number].budget))
 
     def ended(self, number: int, diverged: bool = False) -> None:
         from smac.runhistory.dataclasses import TrialValue
@@ -187,7 +189,7 @@ OURS = {
     "gp + asha": ("gp", "asha"),
     "forest + asha": ("forest", "asha"),
 }
-OTHERS: dict[str, Callable[[BlackBox, int, int], Any]] = {
+OTHERS: dict[str, Callable[[Box, int, int], Any]] = {
     "ray": lambda box, seed, workers: Ray(box, seed),
     "optuna + hyperband": lambda box, seed, workers: Optuna(box, seed, "hyperband"),
     "optuna + median": lambda box, seed, workers: Optuna(box, seed, "median"),
@@ -198,10 +200,10 @@ OTHERS: dict[str, Callable[[BlackBox, int, int], Any]] = {
 def play(method: str, box_name: str, workers: int, seed: int) -> dict[str, Any]:
     """One simulated study; returns a row of the results."""
     box, best, median = open_box(box_name, seed)
-    pair = OURS.get(method) or (OTHERS[method](box, seed, workers),) * 2
+    search, scheduler = OURS.get(method) or (OTHERS[method](box, seed, workers),) * 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the others' warnings
-        history = simulate(*pair, box, workers, TRAININGS * workers, seed)
+        history = simulate(search, scheduler, box, workers, TRAININGS * workers, seed)
     end = TRAININGS * box.max_resource
     losses = [history.finished_loss_at(part * end) for part in PARTS]
     regrets = [float(np.clip((loss - best) / (median - best), 0, 1)) for loss in losses]
@@ -210,7 +212,7 @@ def play(method: str, box_name: str, workers: int, seed: int) -> dict[str, Any]:
 
 
 @cache
-def open_box(name: str, seed: int) -> tuple[Any, float, float]:
+def open_box(name: str, seed: int) -> tuple[Box, float, float]:
     """A black box with the best and the median loss that regrets are counted from."""
     if name not in SYNTHETIC:
         table = _table(name)

@@ -111,7 +111,7 @@ def test_gradients_are_those_of_finite_differences(sizes: Sizes) -> None:
         value.requires_grad_()
     targets_TB = inputs_TB.roll(-1, 0)
     logits_TBV, _ = model.forward(sizes, parameters, state, inputs_TB)
-    decoder.of_logits(logits_TBV, targets_TB).backward()  # type: ignore[no-untyped-call]
+    decoder.of_logits(logits_TBV, targets_TB).backward()
 
     def reference_loss(changed: model.Parameters) -> float:
         logits_TBV, _ = reference_forward(sizes, changed, state, inputs_TB)
@@ -192,7 +192,7 @@ def test_no_gradient_reaches_into_the_window_before(cell: str) -> None:
     early, late = ({name: value.clone().requires_grad_() for name, value in parameters.items()} for _ in range(2))
     _, state = model.forward(sizes, early, model.zero_state(sizes, 3), symbols(4, 3))
     logits_TBV, _ = model.forward(sizes, late, model.detach_state(state), symbols(4, 3))
-    decoder.of_logits(logits_TBV, symbols(4, 3)).backward()  # type: ignore[no-untyped-call]
+    decoder.of_logits(logits_TBV, symbols(4, 3)).backward()
     assert all(value.grad is None for value in early.values())
     assert all(value.grad is not None for value in late.values())
 

@@ -158,7 +158,7 @@ def test_weight_drop_acts_from_the_second_step_on_and_gradients_reach_the_raw_we
     dropped_TBV, _ = model.forward(sizes, parameters, state, inputs_TB, masks)
     torch.testing.assert_close(dropped_TBV[0], plain_TBV[0])
     assert not torch.allclose(dropped_TBV[1:], plain_TBV[1:])
-    dropped_TBV.square().sum().backward()  # type: ignore[no-untyped-call]
+    dropped_TBV.square().sum().backward()
     gradient = parameters["layer0.weight_hidden"].grad
     assert gradient is not None
     assert bool((gradient[masks["weight0"] == 0] == 0).all())

@@ -41,7 +41,7 @@ class Arriving:
 
     def __init__(self, value: torch.Tensor) -> None:
         self.host = value.to("cpu", non_blocking=True)
-        self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.event = torch.cuda.Event()
         self.event.record()
 
     def number(self) -> float:

@@ -119,7 +119,7 @@ def _time_steps(precision: str, device: torch.device, cell: str, hidden: int, re
         with autocast(device, precision):
             logits_TBV, after = model.forward(sizes, parameters, model.state_of(sizes, parts), inputs_TB)
         loss = decoder.of_logits(logits_TBV, inputs_TB)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for parameter in parameters.values():
             parameter.grad = None
         return loss.detach(), *model.parts_of(model.detach_state(after))

@@ -190,7 +190,7 @@ class Training:
             loss, total = objective(self.parameters, passes, targets_TB, strengths)
         if self.loss_scale is not None:
             total = total * self.loss_scale.scale
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         gradient_norm = self._update(learning_rate, noise)
         return loss.detach(), gradient_norm, model.detach_state(passes[0].state)
 

@@ -48,7 +48,7 @@ def _gpus() -> dict[str, Any]:
     import torch
 
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return {"gpus": names, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+    return {"gpus": names, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
