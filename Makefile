@@ -31,7 +31,7 @@ test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m "slow and not cluster and not gpu"
 
 test-cluster: .venv/installed-dev
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m cluster tests/cluster --ignore tests/cluster/test_smoke.py
 
 test-cluster-smoke: .venv/installed-dev
 	$(BIN)/python -m pytest -m cluster tests/cluster/test_smoke.py

@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bed() -> Iterator[Any]:
     """A laptop, a head and two workers, switched on."""
     from bed import Bed
@@ -96,3 +96,18 @@ def bed() -> Iterator[Any]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(bed: Any) -> Iterator[str]:
+    """A cluster's file on the laptop; the cluster is up, and goes down without a trace.
+
+    Its workers count two GPUs each, which are not there, and listen to notices as Amazon gives them.
+    """
+    from studies import end_of_ray, ray_down, ray_up
+
+    file = bed.cluster_file(gpus=2, cloud="aws")
+    ray_up(bed, file)
+    yield file
+    ray_down(bed, file)
+    end_of_ray(bed.head, *bed.workers)

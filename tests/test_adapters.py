@@ -13,7 +13,7 @@ import ray.exceptions
 import tiny
 
 from tune_rnn import space
-from tune_rnn.checkpoint_folder import write
+from tune_rnn.checkpoint_folder import Saved, write
 from tune_rnn.constraints import REFUSALS, ParameterCap
 from tune_rnn.errors import StudyFailed
 from tune_rnn.experiment import Experiment
@@ -24,11 +24,11 @@ from tune_rnn.schedulers import Asha, RunAll
 from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
-from tune_rnn.study import lost
-from tune_rnn.study.adapters import StudyScheduler, StudySearcher, _reason, replay
+from tune_rnn.study import adapters, lost
+from tune_rnn.study.adapters import StudyCallback, StudyScheduler, StudySearcher, _reason, replay
 from tune_rnn.study.lost import WITH_ITS_MACHINE, LostTrials
 from tune_rnn.study.proposing import Proposer
-from tune_rnn.study.trainable import SCORE
+from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
 
 def report(spent: float, loss: float | None, finished: str = "") -> Report:
@@ -79,6 +79,17 @@ class Recorded:
 
     def lost(self, number: int, reason: str) -> None:
         self.journal.lose(number, reason)
+
+    def placed(self, number: int, machine: str, gpus: list[int]) -> None:
+        self.journal.place(number, machine, gpus)
+
+    def tick(self) -> None: ...
+
+    def reported(self, number: int, report: Report) -> None:
+        self.journal.report(number, report)
+
+    def checkpointed(self, number: int, path: Path) -> None:
+        self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
 
     def returned(self, number: int, spent: float) -> None:
         self.journal.return_to(number, spent)
@@ -255,6 +266,40 @@ def test_a_trial_whose_machine_is_gone_goes_on_from_its_checkpoint_and_the_searc
     assert [one.spent for one in resumed.trials[0].reports] == [0.5]
 
 
+@pytest.mark.parametrize(
+    ("address", "status", "moves"),
+    [("10.0.0.2", "RUNNING", True), ("10.0.0.2", "TERMINATED", False), ("10.0.0.3", "RUNNING", False)],
+)
+def test_a_trial_leaves_a_machine_that_is_about_to_be_taken_away_as_soon_as_it_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, status: str, moves: bool
+) -> None:
+    asked, recorded, _ = a_final_study(tmp_path)
+    given, ended = asked.suggest("a"), list[str]()
+    monkeypatch.setattr(ray, "kill", ended.append)
+    monkeypatch.setattr(adapters, "is_cluster", lambda: True)
+    room: Any = SimpleNamespace(look=lambda: None, leaving=frozenset({"10.0.0.2"}))
+    callback = StudyCallback(recorded, asked.final, lambda: None, asked.lost, room)  # type: ignore[arg-type]
+    trial: Any = SimpleNamespace(config=given, status="RUNNING", temporary_state=SimpleNamespace(ray_actor="process"))
+    callback.on_step_begin(0, [trial])
+    saved = Saved(tmp_path / "0/0.5", tiny.packed())
+    trial.last_result = {REPORT: report(0.5, 1.0), CHECKPOINT: saved, PLACE: ("worker1", [1]), "node_ip": address}
+    callback.on_trial_result(0, [trial], trial, trial.last_result)
+    assert ended == [], "what it has reported is still being looked at"
+    trial.status = status
+    callback.on_step_begin(1, [trial])
+    callback.on_step_begin(2, [trial])
+    assert ended == ["process"] * moves
+    assert (recorded.journal.trials[0].machine, recorded.journal.trials[0].gpus) == ("worker1", [1])
+    killed = died("The actor is dead because it was killed by `ray.kill`.")
+    for _ in range(2 * WITH_ITS_MACHINE if moves else 0):
+        StudyScheduler(RunAll(), asked.ours, None, asked.lost).on_trial_error(
+            None, SimpleNamespace(config=given, met=killed)
+        )
+        assert asked.lost.next(search_is_over=False) is recorded.journal.trials[0]
+        asked.lost.moving.add(0)
+    assert Journal(recorded.journal.path).trials[0].spent == 0.5
+
+
 def test_a_lost_trial_takes_the_slot_of_a_process_that_waits(tmp_path: Path) -> None:
     """A new process would have no room where machines have gone, and those that wait hold what is left."""
     asked, recorded, _ = a_final_study(tmp_path, trials=9)
@@ -336,7 +381,7 @@ def died(text: str) -> ray.exceptions.ActorDiedError:
 def test_which_errors_a_trial_goes_on_after(
     error: BaseException | None, times: int, there: int, goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost, "nodes", lambda: [{"CPU": 2.0}] * there)
+    monkeypatch.setattr(lost, "is_cluster", lambda: there > 1)
     assert (lost.why_lost(error, times) is not None) == goes_on
 
 

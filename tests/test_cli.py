@@ -322,6 +322,18 @@ def test_each_look_at_the_test_split_is_logged(trained: Path, capsys: Capture) -
     assert logged[0]["split"] == "test"
 
 
+def test_looks_from_several_machines_are_in_the_log_of_the_run_s_copy(
+    trained: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = trained / "test_evaluations.jsonl"
+    before = log.read_text().splitlines() if log.exists() else []
+    for machine in ("one", "two", "one"):
+        monkeypatch.setenv("TUNE_RNN_CACHE", str(tmp_path / machine))
+        assert main(["evaluate", f"file://{trained}", "--split", "test"]) == 0
+    capsys.readouterr()
+    assert len(log.read_text().splitlines()) == len(before) + 3
+
+
 def test_without_its_line_in_the_log_there_is_no_look(folder: Path, capsys: Capture) -> None:
     assert main(["train", "study.yaml"]) == 0
     (folder / "results" / "study" / "test_evaluations.jsonl").mkdir()

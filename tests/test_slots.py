@@ -28,6 +28,7 @@ FITS: list[tuple[dict[str, Any], dict[str, float], Slots]] = [
     ({"per_trial": {"gpu": 0.7}}, WORKSTATION, Slots(2, 1, 0.7)),
     ({"per_trial": {"gpu": 0}}, WORKSTATION, Slots(32, 1, 0)),
     ({"per_trial": {"gpu": 1}, "device": "cpu"}, LAPTOP, Slots(8, 1, 0)),
+    ({"per_trial": {"gpu": 0.25}, "device": "cpu"}, WORKSTATION, Slots(8, 1, 0.25)),
     ({"per_trial": {"cpu": 16.0, "gpu": 0.25}}, WORKSTATION, Slots(2, 16, 0.25)),
     ({"use": {"cpu": 3.0}}, LAPTOP, Slots(3, 1, 0)),
     ({"use": {"cpu": 3.0}}, WORKSTATION, Slots(2, 1, 1)),
@@ -36,6 +37,7 @@ FITS: list[tuple[dict[str, Any], dict[str, float], Slots]] = [
     ({"use": {"gpu": 0.0}}, LAPTOP, Slots(8, 1, 0)),
     ({"use": {"gpu": 1.0}, "per_trial": {"gpu": 0.5}}, WORKSTATION, Slots(2, 1, 0.5)),
     ({"use": {"gpu": 9.0}, "device": "cpu"}, LAPTOP, Slots(8, 1, 0)),
+    ({"use": {"gpu": 9.0}, "device": "cpu"}, WORKSTATION, Slots(32, 1, 0)),
     ({"use": {"cpu": 8.0}}, LAPTOP, Slots(8, 1, 0)),
 ]
 

@@ -149,6 +149,19 @@ class Host:
         """Plug the network cable in or out."""
         self.bed.on_switch("ip", "link", "set", self.link, "up" if on else "down")
 
+    def limit_memory(self, size: int) -> None:
+        """Have the kernel kill what takes more, from now on and all of this host's processes together.
+
+        With control groups as Linux has had them first, or as it has them now.
+        """
+        old = Path("/sys/fs/cgroup/memory")
+        folder = (old if old.exists() else old.parent) / f"tune-rnn-{self.bed.folder.name}-{self.name}"
+        folder.mkdir()
+        self.bed.groups.append(folder)
+        (folder / ("memory.limit_in_bytes" if old.exists() else "memory.max")).write_text(str(size))
+        for process in [psutil.Process(self.init), *psutil.Process(self.init).children(recursive=True)]:
+            (folder / "cgroup.procs").write_text(str(process.pid))
+
     def processes(self, text: str) -> list[str]:
         """Command lines on this host that contain a text."""
         lines = self.run("ps", "-eo", "args").stdout.splitlines()
@@ -173,6 +186,7 @@ class Bed:
         (self.folder / "sshd_config").write_text(SSHD.format(folder=self.folder))
         self.home = self.folder / "home"
         self.home.mkdir()
+        self.groups: list[Path] = []
         root, sshd = f"root:x:0:0:root:{self.home}:/bin/bash", "sshd:x:105:65534::/run/sshd:/bin/false"
         (self.folder / "passwd").write_text(f"{root}\n{sshd}\n")
         self.switch = subprocess.Popen([*DIES_WITH_US, "unshare", "--net", "sleep", "infinity"], start_new_session=True)
@@ -194,10 +208,10 @@ class Bed:
     def on_switch(self, *command: str) -> None:
         subprocess.run(["nsenter", "-t", str(self.switch.pid), "--net", *command], check=True)
 
-    def cluster_file(self, name: str = "bed") -> str:
+    def cluster_file(self, name: str = "bed", gpus: int = 0, cloud: str = "") -> str:
         """Write `cluster/onprem.yaml` with this bed's addresses, user and key where people write theirs, on the laptop.
 
-        Returns its path there.
+        Returns its path there. Workers count so many GPUs, and listen to notices of a cloud as its file has them.
         """
         text = (PROJECT / "cluster" / "onprem.yaml").read_text("utf-8")
         for theirs, ours in (
@@ -206,6 +220,8 @@ class Bed:
             ("[192.168.1.11, 192.168.1.12]", f"[{', '.join(host.address for host in self.workers)}]"),
             ("ssh_user: ubuntu", "ssh_user: root"),
             ("~/.ssh/id_ed25519", str(self.folder / "key")),
+            ("ray start --address", f"ray start --num-gpus={gpus} --address"),
+            ("tune_rnn.submission.attendant", f"tune_rnn.submission.attendant {cloud}"),
         ):
             assert theirs in text, theirs
             text = text.replace(theirs, ours)
@@ -217,4 +233,8 @@ class Bed:
             host.kill()
         self.switch.kill()
         self.switch.wait()
+        for folder in self.groups:
+            while (folder / "cgroup.procs").read_text():
+                time.sleep(0.05)
+            folder.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
 training: {{batch_size: 32, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
 budget: {{epochs: {epochs}, trials: {trials}}}
 search: {{algorithm: hyperopt, seed: 3}}
+resources: {{device: cpu}}
 final: {{top_k: 0}}
 """
 
@@ -38,9 +40,15 @@ def ray_down(bed: Bed, cluster: str) -> None:
     _ray(bed, "down", cluster)
 
 
-def ray_processes(host: Host) -> list[str]:
-    """Ray's processes on a host."""
-    return [line for name in ("raylet", "gcs_server", "ray::") for line in host.processes(name) if "ps -eo" not in line]
+def end_of_ray(*hosts: Host) -> None:
+    """Wait until no process of Ray's, nor of ours beside it, is left on those of the hosts that are on."""
+    names = ("raylet", "gcs_server", "ray::", "log_monitor", "attendant", "dashboard")
+
+    def left() -> list[str]:
+        on = [host for host in hosts if host.process is not None]
+        return [line for host in on for name in names for line in host.processes(name)]
+
+    wait(lambda: not left(), 150, f"Ray is left: {left()}")
 
 
 def _ray(bed: Bed, command: str, arguments: str) -> None:
@@ -63,7 +71,7 @@ class SubmittedStudy:
     ) -> None:
         self.bed, self.cluster, self.name, self.trials = bed, cluster, name, trials
         (bed.laptop.home / f"{name}.yaml").write_text(STUDY.format(name=name, epochs=epochs, trials=trials))
-        self.command = bed.laptop.start_command(f"tune-rnn submit {cluster} {name}.yaml {' '.join(overrides)}")
+        self.command = bed.laptop.start_command(f"tune-rnn submit {cluster} {name}.yaml {shlex.join(overrides)}")
 
     @property
     def run(self) -> Path | None:
@@ -77,6 +85,11 @@ class SubmittedStudy:
         with suppress(FileNotFoundError, IndexError, InputError):  # just being written
             return Journal(run / "trials.jsonl") if run is not None and (run / "trials.jsonl").exists() else None
         return None
+
+    def lines(self) -> list[str]:
+        """Its journal as it is."""
+        assert self.run is not None
+        return (self.run / "trials.jsonl").read_text("utf-8").splitlines()
 
     def reports(self) -> int:
         journal = self.journal
@@ -114,12 +127,21 @@ class SubmittedStudy:
     def resume(self, *overrides: str) -> None:
         self.command = self.bed.laptop.start_command(f"tune-rnn submit {self.cluster} --resume {' '.join(overrides)}")
 
+    @property
+    def brought(self) -> Path:
+        """Where its result has been brought back to, last."""
+        found = (self.bed.laptop.home / "results").glob(f"{self.name}*/summary.json")
+        return max(found, key=lambda file: file.stat().st_mtime).parent
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads((self.brought / "summary.json").read_text("utf-8"))
+        return summary
+
     def check(self, failed: int = 0) -> dict[str, Any]:
         """No trial lost, none counted twice, and the answer is what the records say; returns the summary."""
-        brought = self.bed.laptop.home / "results"
-        latest = max(brought.glob(f"{self.name}*/summary.json"), key=lambda file: file.stat().st_mtime)
-        summary: dict[str, Any] = json.loads(latest.read_text("utf-8"))
-        journal = Journal(latest.parent / "trials.jsonl")
+        summary, latest = self.summary, self.brought
+        journal = Journal(latest / "trials.jsonl")
         trials, ends = summary["trials"], ("completed", "stopped_early", "diverged", "failed")
         assert (summary["status"], trials["total"], trials["failed"]) == ("completed", TRIALS, failed)
         assert sum(trials[how] for how in ends) == TRIALS
@@ -134,7 +156,7 @@ class SubmittedStudy:
             best.number,
             best.best_loss,
         )
-        assert (latest.parent / "best" / "model.safetensors").exists()
+        assert (latest / "best" / "model.safetensors").exists()
         return summary
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bed import Bed, Host
-from studies import SubmittedStudy, ray_down, ray_up
+from studies import SubmittedStudy
 
 PROBE = Path(__file__).with_name("probe.py")
 TOKENS = {"without a token": "", "with a wrong token": "0" * 64}
@@ -21,16 +21,13 @@ HARMLESS = {"/grpc.health.v1.Health/Check", "GET /api/local_raylet_healthz"}
 
 
 @pytest.fixture(scope="module")
-def study(bed: Bed) -> Iterator[SubmittedStudy]:
-    """A cluster with a study at work, which ends as if nothing had happened."""
-    cluster = bed.cluster_file("guarded")
-    ray_up(bed, cluster)
-    made = SubmittedStudy(bed, cluster, "secret-study", epochs=60)
+def study(bed: Bed, cluster: str) -> Iterator[SubmittedStudy]:
+    """A study at work, which ends as if nothing had happened."""
+    made = SubmittedStudy(bed, cluster, "secret-study", epochs=200)
     made.wait_for_reports(6)
     yield made
     bed.laptop.run(f"tune-rnn stop {cluster}")
     made.finish(60, status=130)
-    ray_down(bed, cluster)
 
 
 def ports_of(host: Host) -> list[int]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from bed import Bed
-from studies import SubmittedStudy, epochs_of, machines_of, ray_down, ray_processes, ray_up, wait
+from studies import SubmittedStudy, epochs_of, machines_of, ray_up, wait
 
-
-@pytest.fixture(scope="module")
-def cluster(bed: Bed) -> Iterator[str]:
-    """A cluster's file on the laptop; the cluster is up, and goes down without a trace."""
-    file = bed.cluster_file()
-    ray_up(bed, file)
-    yield file
-    ray_down(bed, file)
-    on = [host for host in (bed.head, *bed.workers) if host.process is not None]
-    wait(lambda: not any(map(ray_processes, on)), 150, "Ray is left")
+METADATA = Path(__file__).with_name("metadata.py")
 
 
 def test_a_study_uses_all_machines_and_its_result_comes_back(bed: Bed, cluster: str) -> None:
@@ -94,6 +88,60 @@ def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) 
     study.check()
 
 
+def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: str) -> None:
+    worker = bed.workers[1]
+    worker.run("ip addr add 169.254.169.254/32 dev lo", check=True)
+    worker.start_command(f"python {METADATA} ~/notice")
+    study = SubmittedStudy(bed, cluster, "spot", "scheduler.algorithm=none", epochs=10)
+    wait(study.has_checkpoints_everywhere, 120, "the study does not report")
+    at = datetime.now(UTC) + timedelta(minutes=2)
+    (worker.home / "notice").write_text(json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}))
+    wait(lambda: not worker.processes("Trainable.train"), 60, "trials stay")
+    worker.kill()
+    said = study.finish()
+    assert "its machine is about to be taken away" in said
+    assert "4 trials at a time now, 6 before" in said
+    study.check()
+    events = [json.loads(line) for line in study.lines()]
+    reports = Counter((event["trial"], event["report"]["spent"]) for event in events if event["event"] == "report")
+    assert set(reports.values()) == {1}, "nothing was trained twice"
+    (worker.home / "notice").unlink()
+    worker.start()
+    wait(lambda: machines_of(bed) == 3, 150, "the worker does not come back")
+
+
+def test_trials_share_gpus_and_each_has_its_own(bed: Bed, cluster: str) -> None:
+    """GPUs that only Ray counts: the trials train on processors."""
+    shares = ("resources.per_trial.cpu=0.5", "resources.per_trial.gpu=0.5", "scheduler.algorithm=none")
+    study = SubmittedStudy(bed, cluster, "gpus", *shares, epochs=10)
+    assert "12 trials, 8 at a time" in study.finish()
+    study.check()
+    assert study.journal is not None
+    first = [study.journal.trials[number] for number in range(8)]
+    places = Counter((trial.machine, *trial.gpus) for trial in first)
+    assert places == {(host.name, gpu): 2 for host in bed.workers for gpu in (0, 1)}
+
+
+def test_a_study_is_on_object_storage(bed: Bed, cluster: str) -> None:
+    """A server on the laptop that speaks S3; rights are in a file, where Amazon's libraries look for them."""
+    server = bed.laptop.start_command(f"moto_server -H {bed.laptop.address} -p 5000")
+    for host in (bed.laptop, bed.head):
+        (host.home / ".aws").mkdir()
+        (host.home / ".aws/credentials").write_text("[default]\naws_access_key_id=a\naws_secret_access_key=b\n")
+    address = f"{bed.laptop.address}:5000"
+    client = f"boto3.client('s3', endpoint_url='http://{address}', region_name='us-east-1')"
+    made = f"""python -c "import boto3; {client}.create_bucket(Bucket='results')" """
+    wait(lambda: bed.laptop.run(made).returncode == 0, 60, "the server does not start")
+    url = f"s3://results/studies?endpoint_override={address}&scheme=http"
+    study = SubmittedStudy(bed, cluster, "stored", f"storage={url}", epochs=4)
+    assert "12 trials, 6 at a time" in study.finish()
+    study.check()
+    run = url.replace("studies", "studies/stored")
+    loss = f"{study.summary['best']['metrics']['validation_loss']:.6f} nats"
+    assert loss in bed.laptop.run(f"tune-rnn evaluate '{run}'", check=True).stdout
+    server.kill()
+
+
 def test_the_study_is_killed_and_resumed(bed: Bed, cluster: str) -> None:
     study = SubmittedStudy(bed, cluster, "driver", epochs=10)
     study.wait_for_reports(20)
@@ -155,6 +203,18 @@ def test_a_trial_whose_process_is_killed_again_and_again_fails_and_the_study_doe
     journal = study.journal
     assert journal is not None
     study.check(failed=sum(trial.outcome == "failed" for trial in journal.trials.values()))
+
+
+def test_a_trial_that_takes_more_memory_than_there_is_fails_and_the_study_does_not(bed: Bed, cluster: str) -> None:
+    for host in (bed.head, *bed.workers):
+        host.limit_memory(2 << 30)
+    study = SubmittedStudy(bed, cluster, "hungry", "model.hidden_size={choice: [16, 32, 64, 12000]}", epochs=4)
+    assert "its process was killed, perhaps because the machine had too little memory" in study.finish()
+    journal = study.journal
+    assert journal is not None
+    hungry = {trial.number for trial in journal.trials.values() if trial.config["model"]["hidden_size"] == 12000}
+    assert hungry == {trial.number for trial in journal.trials.values() if trial.outcome == "failed"} != set()
+    study.check(failed=len(hungry))
 
 
 def test_the_head_is_killed_brought_up_again_and_the_study_resumed(bed: Bed, cluster: str) -> None:

@@ -14,6 +14,7 @@ from tune_rnn.exported import load_model
 from tune_rnn.kinds import KINDS
 from tune_rnn.precision import prepare_process
 from tune_rnn.results.directory import RunDirectory, open_run
+from tune_rnn.results.mirror import Copy
 
 
 def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
@@ -56,13 +57,17 @@ def evaluate_run(path: str | Path, split: str = "validation") -> dict[str, Any]:
 
 def _log(run: RunDirectory, result: dict[str, Any]) -> None:
     """Add a look at the test split to the run's log; without that there is no look."""
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | result)
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} | result) + "\n"
     try:
+        if run.url:
+            copy, name = Copy(run.url), run.test_log.name
+            copy.put(name, (copy.get(name) or b"") + line.encode())
         with open(run.test_log, "a", encoding="utf-8") as log:
-            log.write(line + "\n")
+            log.write(line)
     except OSError as error:
-        rule = f"cannot be written ({error.strerror}), and each look at the test split is logged there"
-        raise InputError(str(run.test_log), rule, "Make the run writable.") from error
+        where = run.url or str(run.test_log)
+        rule = f"cannot be written ({error.strerror or error}), and each look at the test split is logged there"
+        raise InputError(where, rule, "Make the run writable.") from error
 
 
 def _gpu_or_cpu() -> str:

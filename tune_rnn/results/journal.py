@@ -96,6 +96,10 @@ class Journal:
     def checkpoint(self, number: int, path: str) -> None:
         self._append({"event": "checkpoint", "trial": number, "path": path})
 
+    def place(self, number: int, machine: str, gpus: list[int]) -> None:
+        """A trial trains on a machine of several, or with GPUs of one."""
+        self._append({"event": "placed", "trial": number, "machine": machine, "gpus": gpus})
+
     def lose(self, number: int, reason: str) -> None:
         """A trial's process is lost, and it returns to its last checkpoint."""
         self._append({"event": "lost", "trial": number, "reason": reason})
@@ -230,6 +234,8 @@ class Journal:
             trial.checkpoints[trial.spent] = event["path"]
         elif kind == "took_over":
             trial.take_over(self.trials[event["of"]], event["spent"], event["assignment"], event["config"])
+        elif kind == "placed":
+            trial.machine, trial.gpus = event["machine"], event["gpus"]
         elif kind == "lost":
             del trial.reports[trial.checkpoint_reports :]
             trial.lost += 1

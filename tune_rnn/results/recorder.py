@@ -103,6 +103,10 @@ class Recorder:
     def checkpointed(self, number: int, path: Path) -> None:
         self.journal.checkpoint(number, str(path.relative_to(self.run.path)))
 
+    def placed(self, number: int, machine: str, gpus: list[int]) -> None:
+        """A trial trains on this machine of several, or with these of its GPUs."""
+        self.journal.place(number, machine, gpus)
+
     def took_over(self, number: int, of: int, spent: float, assignment: Assignment, config: dict[str, Any]) -> None:
         """A population's trial goes on from another's weights, with other values."""
         self.journal.take_over(number, of, spent, assignment, config)

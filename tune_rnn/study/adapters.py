@@ -24,11 +24,11 @@ from tune_rnn.results.journal import SEARCH, Journal, TrialRecord
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import Scheduler
 from tune_rnn.search import Searcher
-from tune_rnn.study.cluster import Room, nodes
+from tune_rnn.study.cluster import Room, is_cluster
 from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
-from tune_rnn.study.trainable import CHECKPOINT, REPORT, SCORE
+from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
 WAIT_S = 15.0
 """How long a trial waits for its slot's process, which may just be starting, while others idle."""
@@ -152,9 +152,11 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         self.recorder, self.final, self.should_stop, self.population = recorder, final, should_stop, population
         self.lost, self.room = lost, room
         self.folders: dict[Path, CheckpointFolder] = {}  # of trials on machines that do not see the run
+        self.has_reported: Trial | None = None  # since the last step
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.room.look()
+        self._move()
         self.recorder.tick()
         if error := self.should_stop():
             for trial in trials:  # a training iteration may take minutes; its checkpoint is there
@@ -162,17 +164,28 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
                     ray.kill(actor)
             raise error
 
+    def _move(self) -> None:
+        """Have a trial that has just been saved go on elsewhere if its machine is about to be taken away."""
+        trial, self.has_reported = self.has_reported, None
+        if trial is None or trial.status != Trial.RUNNING or trial.last_result["node_ip"] not in self.room.leaving:
+            return
+        if actor := trial.temporary_state.ray_actor:
+            self.lost.moving.add(trial.config["number"])
+            ray.kill(actor)
+
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Before the first step of its process, which is told what it may not see."""
         self.recorder.started(trial.config["number"])
         checkpoint, process = trial.config["resume_from"], trial.temporary_state.ray_actor
-        if checkpoint and process and len(nodes()) > 1:
+        if checkpoint and process and is_cluster():
             process.go_on_from.remote((Path(checkpoint) / CHECKPOINT_FILE).read_bytes())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        number = trial.config["number"]
+        number, self.has_reported = trial.config["number"], trial
+        if PLACE in result and (is_cluster() or result[PLACE][1]):
+            self.recorder.placed(number, *result[PLACE])
         directory = self._keep(result[CHECKPOINT])
         self.recorder.reported(number, result[REPORT])
         self.recorder.checkpointed(number, directory)

@@ -168,12 +168,15 @@ class Room:
     def __init__(self, slots: Slots, use: Use | None, tell: Callable[[int], None]) -> None:
         self.slots, self.use, self.tell = slots, use, tell
         self.count, self.next_look = slots.count, 0.0
+        self.leaving: frozenset[str] = frozenset()
+        """Addresses of machines that are about to be taken away."""
 
     def look(self) -> None:
         """Called often: looks every now and then. There is always room for one, if only to wait for a machine."""
         if (now := time.monotonic()) < self.next_look:
             return
         self.next_look = now + LOOK_EVERY_S
+        self.leaving = frozenset(node["NodeManagerAddress"] for node in _alive(leaving=True))
         size = self.slots.cpu, self.slots.gpu, self.use
         count = max(1, _room(*size, nodes()), _room(*size, _promised()))
         if count != self.count:
@@ -182,10 +185,23 @@ class Room:
 
 
 def nodes() -> list[Mapping[str, float]]:
-    """Resources of the machines that are there."""
+    """Resources of the machines that are there, and stay as far as is known."""
+    return [node["Resources"] for node in _alive(leaving=False)]
+
+
+def is_cluster() -> bool:
+    """Whether there is more than one machine."""
     import ray
 
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return len([node for node in ray.nodes() if node["Alive"]]) > 1
+
+
+def _alive(leaving: bool) -> list[Mapping[str, Any]]:
+    """The machines that Ray has been told to drain, or all others."""
+    import ray
+
+    drained = ray._private.state.state.get_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and (node["NodeID"] in drained) == leaving]
 
 
 def _promised() -> list[Mapping[str, float]]:
@@ -197,15 +213,14 @@ def _promised() -> list[Mapping[str, float]]:
 def count_slots(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> Slots:
     """Slots on nodes that have "CPU" processors and "GPU" GPUs each; InputError where not one trial fits."""
     processors = sum(node.get("CPU", 0.0) for node in nodes)
-    gpus = 0.0 if resources.device == "cpu" else sum(node.get("GPU", 0.0) for node in nodes)
+    gpus = sum(node.get("GPU", 0.0) for node in nodes)
     cpu, gpu = resources.per_trial.cpu, resources.per_trial.gpu
     use_cpu, use_gpu = (resources.use.cpu, resources.use.gpu) if resources.use else (None, None)
-    if resources.device == "cpu":
-        use_gpu = None
-    if not resources.may_use_gpu:
-        gpu = 0.0
-    elif gpu == "auto":
-        gpu = 1.0 if gpus else 0.0
+    if gpu == "auto":
+        gpu = 1.0 if gpus and resources.may_use_gpu else 0.0
+    if resources.device == "cpu":  # what the file says of GPUs is for machines that have some
+        gpu = gpu if gpus else 0.0
+        use_gpu = use_gpu if gpu else None
     if resources.device == "cuda" and gpu == 0:
         remedy = "Run where there are GPUs, set resources.per_trial.gpu, or set resources.device: cpu."
         raise InputError("resources.device", "no trial would get a GPU", remedy, "cuda")

@@ -11,7 +11,7 @@ import ray.exceptions
 
 from tune_rnn.results.journal import SEARCH, TrialRecord
 from tune_rnn.results.recorder import Recorder
-from tune_rnn.study.cluster import nodes
+from tune_rnn.study.cluster import is_cluster
 
 WITH_ITS_MACHINE = 5
 """So often a trial goes on elsewhere, in a session, after the loss of a machine or of the way to it."""
@@ -26,11 +26,14 @@ class LostTrials:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.waiting: list[TrialRecord] = []
+        self.moving: set[int] = set()
+        """Those whose process we have ended ourselves, to have them go on elsewhere."""
 
     def take(self, number: int, error: BaseException | None) -> bool:
         """Whether a trial that has met with an error goes on from its last checkpoint; then it waits here."""
         trial = self.recorder.journal.trials[number]
-        reason = why_lost(error, trial.lost)
+        reason = "its machine is about to be taken away" if number in self.moving else why_lost(error, trial.lost)
+        self.moving.discard(number)
         if reason is not None:
             self.recorder.lost(number, reason)
             self.waiting.append(trial)
@@ -59,4 +62,4 @@ def why_lost(error: BaseException | None, times: int) -> str | None:
     if unreachable or error.preempted or re.search(r"\bnode\b.*\b(died|dead|terminated)\b", str(error), re.IGNORECASE):
         return "its machine is gone or cannot be reached" if times < WITH_ITS_MACHINE else None
     by_ray = re.search(r"memory|OOM|intended", str(error), re.IGNORECASE)
-    return "its process was killed" if times < ALONE and not by_ray and len(nodes()) > 1 else None
+    return "its process was killed" if times < ALONE and not by_ray and is_cluster() else None

@@ -6,9 +6,11 @@ are paid for once. The study's own process needs this class, but none of torch.
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 from ray import tune
 
 from tune_rnn.data import Split
@@ -21,8 +23,9 @@ SCORE = "score"
 """What search and early stopping compare (minimise): see `Report.score`."""
 
 
-REPORT, CHECKPOINT = "report", "checkpoint"
-"""Where a result has the trial's report as it is, and the checkpoint (`Saved`) that belongs to it."""
+REPORT, CHECKPOINT, PLACE = "report", "checkpoint", "place"
+"""Where a result has the trial's report as it is, the checkpoint (`Saved`) that belongs to it and, a trial's first in a
+process, the machine's name with the numbers of the GPUs that Ray has given the process."""
 
 
 class TrialTrainable(tune.Trainable):
@@ -42,6 +45,7 @@ class TrialTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune calls this instead of starting a new process."""
         self.trial = new_config
+        self.place: tuple[str, list[Any]] | None = (platform.node(), ray.get_gpu_ids())
         self.begun: bytes | None = None
         if self.worker is not None:
             self.worker.take(self.trial)
@@ -57,7 +61,10 @@ class TrialTrainable(tune.Trainable):
             self.worker.take(self.trial)
         begun, self.begun = self.begun, None
         report, saved = self.worker.step(begun)
-        return result_of(report) | {CHECKPOINT: saved, "done": bool(report.finished)}
+        result = result_of(report) | {CHECKPOINT: saved, "done": bool(report.finished)}
+        if self.place:
+            result[PLACE], self.place = self.place, None
+        return result
 
     def start_worker(self) -> Worker:
         """In a step, so that what fails in it fails like any training, and not as an actor that could not be made."""

@@ -1,0 +1,225 @@
+"""`tune-rnn submit`, `status` and `stop` without a cluster: what is refused, what is sent, and what is made of answers.
+
+The head is stood in for by its own module, in this process; `tests/cluster` has real ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
+from tune_rnn.experiment import Experiment
+from tune_rnn.submission import client, inspection
+from tune_rnn.submission.cluster_file import read_cluster
+from tune_rnn.submission.jobs import Job, JobDirectory
+from tune_rnn.submission.remote import Remote
+
+OURS = {"tune_rnn": "0.1.0", "torch": "2.13.0+cpu"}
+FINE: dict[str, Any] = {
+    "host": "worker",
+    "address": "10.0.0.2",
+    "resources": {"CPU": 4.0, "GPU": 1.0},
+    "sent": 1000.0,
+    "time": 1030.0,
+    "answered": 1040.0,
+    "free_bytes": 10 << 30,
+    "versions": {"tune_rnn": "0.1.0", "torch": "2.13.0+cu130"},
+    "gpus": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, None),
+        ({"error": "The node is dead"}, "worker (10.0.0.2) does not answer: The node is dead"),
+        ({"versions": OURS | {"torch": "2.9.0"}}, "worker (10.0.0.2) has torch 2.9.0, here it is 2.13.0+cpu"),
+        ({"versions": {"torch": "2.13.0"}}, "worker (10.0.0.2) has tune_rnn None, here it is 0.1.0"),
+        ({"time": 939.0}, "worker (10.0.0.2) has a clock that is 101 s off the head's"),
+        ({"time": 1101.0}, "worker (10.0.0.2) has a clock that is 61 s off the head's"),
+        ({"free_bytes": 5 << 20}, "worker (10.0.0.2) has 5 MiB of free disk for temporary files"),
+        ({"gpus": 0}, "worker (10.0.0.2) has 1 GPUs for Ray, but torch sees 0"),
+    ],
+)
+def test_what_is_wrong_with_a_machine_is_said(changed: dict[str, Any], expected: str | None) -> None:
+    found = inspection.problems([FINE, FINE | changed], OURS, uses_gpus=True)
+    assert found == ([expected] if expected else [])
+
+
+def test_gpus_that_a_study_does_not_use_need_not_be_seen() -> None:
+    assert inspection.problems([FINE | {"gpus": 0}], OURS, uses_gpus=False) == []
+
+
+def a_cluster(folder: Path, **changed: Any) -> Path:
+    given = {
+        "cluster_name": "mine",
+        "provider": {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]},
+        "auth": {"ssh_user": "me", "ssh_private_key": "~/.ssh/key"},
+    }
+    file = folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump(given | changed))
+    return file
+
+
+def test_a_cluster_s_file_says_how_its_head_is_reached(tmp_path: Path) -> None:
+    cluster = read_cluster(a_cluster(tmp_path))
+    assert (cluster.name, cluster.user, cluster.host, cluster.promised) == ("mine", "me", "10.0.0.1", ())
+    assert cluster.key == str(Path("~/.ssh/key").expanduser())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"auth": None}, "has no section auth. Give a file for `ray up`, such as cluster/onprem.yaml."),
+        ({"auth": {"ssh_user": "-oProxyCommand=sh"}}, "auth.ssh_user: '-oProxyCommand=sh': must be a text"),
+        (
+            {"provider": {"type": "local", "head_ip": "-oProxyCommand=sh"}},
+            "provider.head_ip: '-oProxyCommand=sh': must",
+        ),
+        ({"provider": {"type": "local"}}, "provider.head_ip: None: must be the head's address"),
+        ({"cluster_name": 7}, "cluster_name: 7: must be a text"),
+    ],
+)
+def test_what_is_no_cluster_s_file_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_cluster(a_cluster(tmp_path, **changed))
+    assert message in str(caught.value)
+
+
+def test_a_missing_cluster_s_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+        read_cluster(tmp_path / "nowhere.yaml")
+
+
+class Head:
+    """Answers as told, and keeps what it was asked and sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.sent: dict[str, str] = {}
+        self.answers = answers
+        monkeypatch.setattr(Remote, "ask", lambda _, command, given=None: self.ask(command, given))
+        monkeypatch.setattr(Remote, "send", lambda _, folder, to: self.send(folder))
+        monkeypatch.setattr(Remote, "fetch", lambda _, path, to, without=(): self.fetch(to))
+        monkeypatch.setattr(client, "_follow", lambda *what: None)
+
+    def ask(self, command: str, given: Any) -> Any:
+        self.asked.append((command, given))
+        return self.answers.get(command, {})
+
+    def send(self, folder: Path) -> None:
+        self.sent = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+    def fetch(self, to: Path) -> None:
+        (to / "experiment.yaml").write_text(self.sent["experiment.yaml"])
+
+
+MACHINES = [{"resources": {"CPU": 4.0, "GPU": 0.0}}]
+
+
+def a_study(folder: Path, corpus: Path) -> Path:
+    study = Experiment(name="small", task={"corpus": str(corpus)}, budget={"epochs": 1, "trials": 2})
+    file = folder / "study.yaml"
+    file.write_text(study.to_yaml())
+    return file
+
+
+def test_a_study_goes_with_its_text_and_comes_back_with_its_paths(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    head = Head(monkeypatch, inspect={"machines": MACHINES, "problems": []})
+    cluster, file = a_cluster(tmp_path), a_study(tmp_path, corpus)
+    outcome = {"exit_status": 0, "state": "ended", "run": "/home/me/tune_rnn/results/x"}
+    job = {"name": "small", "storage": str(tmp_path / "results"), "paths": {"task.corpus": str(corpus)}}
+    head.answers["outcome"] = outcome | {"job": job}
+    said = client.submit(str(cluster), str(file), ["budget.trials=3"])
+    assert said == f"Brought back to {tmp_path / 'results' / 'small'}"
+    assert [command for command, _ in head.asked] == ["inspect", "start", "outcome"]
+    identity = head.asked[1][1]["id"]
+    sent = Experiment.load(tmp_path / "results" / "small" / "experiment.yaml")
+    assert sent.task.corpus == str(corpus), "here as it was"
+    there = yaml.safe_load(head.sent["experiment.yaml"])
+    assert (there["budget"]["trials"], there["storage"]) == (3, f"results/{identity}")
+    assert corpus.read_text() in head.sent.values()
+    written = json.loads(head.sent["job.json"])
+    assert (written["id"], written["storage"], written["paths"]) == (
+        identity,
+        str(tmp_path / "results"),
+        {"task.corpus": str(corpus)},
+    )
+
+
+def test_nothing_is_sent_to_a_cluster_that_is_not_fit(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head(monkeypatch, inspect={"machines": MACHINES, "problems": ["this", "that"]})
+    with pytest.raises(InputError, match=r"this; that\. `ray up .*` installs what is pinned"):
+        client.submit(str(a_cluster(tmp_path)), str(a_study(tmp_path, corpus)), [])
+    assert [command for command, _ in head.asked] == ["inspect"]
+    assert not head.sent
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "error", "message"),
+    [
+        (2, "ended", InputError, "was refused on the cluster"),
+        (130, "ended", StudyInterrupted, "was interrupted"),
+        (1, "ended", StudyFailed, "has failed"),
+        (None, "died", StudyFailed, "was killed on the cluster"),
+    ],
+)
+def test_how_a_study_ended_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int | None,
+    state: str,
+    error: type[Exception],
+    message: str,
+) -> None:
+    Head(monkeypatch, outcome={"exit_status": status, "state": state, "run": None})
+    with pytest.raises(error, match=message):
+        client.follow(str(a_cluster(tmp_path)), "small-1")
+
+
+def test_the_latest_study_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = [{"id": "old", "state": "running"}, {"id": "new", "state": "ended"}]
+    head = Head(monkeypatch, status={"studies": studies}, stop={"state": "ended"})
+    cluster = str(a_cluster(tmp_path))
+    assert "--resume old" in client.stop(cluster, None), "the latest that runs"
+    head.answers["status"] = {"studies": []}
+    with pytest.raises(InputError, match="no study is running there"):
+        client.stop(cluster, None)
+
+
+def test_status_shows_machines_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = [
+        {"alive": True, "resources": {"CPU": 4.0, "GPU": 2.0}},
+        {"alive": True, "resources": {"CPU": 2.0}},
+        {"alive": False, "resources": {"CPU": 8.0}},
+    ]
+    studies = [
+        {"id": "one", "state": "running", "trials": 7, "ended": 3, "best_loss": 1.23456, "place": "/r/one"},
+        {"id": "two", "state": "died", "place": None},
+    ]
+    Head(monkeypatch, status={"machines": machines, "studies": studies})
+    assert client.status(str(a_cluster(tmp_path))).splitlines() == [
+        "mine: 2 machines, 6 processors, 2 GPUs",
+        "  one: running, 3 of 7 trials ended, best loss 1.2346, in /r/one",
+        "  two: died",
+    ]
+
+
+@pytest.mark.parametrize("identity", ["../../etc", "unknown", ""])
+def test_a_study_that_was_not_submitted_is_refused(tmp_path: Path, identity: str) -> None:
+    folder = tmp_path / "jobs" / "small-1"
+    folder.mkdir(parents=True)
+    Job("small-1", "small", "sha").write(folder)
+    assert JobDirectory.of(tmp_path, "small-1").job.name == "small"
+    with pytest.raises(InputError, match=r"The latest are: small-1\."):
+        JobDirectory.of(tmp_path, identity)

@@ -1,0 +1,115 @@
+"""Beside Ray on a cluster's worker: tells Ray when the cloud is about to take the machine back, and clears up after it.
+
+    python -m tune_rnn.submission.attendant [aws | gcp]
+
+A study has trials leave a machine that Ray drains, each from its next checkpoint. The attendant ends with the machine's
+Ray; it then ends the process that passes Ray's logs on, which is left where Ray's head is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+METADATA = "http://169.254.169.254"
+"""Where a machine of either cloud is told about itself, and nobody else."""
+
+LOOK_EVERY_S = 5.0
+GOOGLE_NOTICE_S = 30.0
+
+
+def of_amazon() -> float | None:
+    """Seconds until a spot instance is taken back; None where no such thing is known.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html: two minutes before.
+    """
+    token = _ask("/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
+    action = _ask("/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token or ""})
+    if action is None:
+        return None
+    at = datetime.fromisoformat(json.loads(action)["time"])
+    return max(0.0, (at - datetime.now(UTC)).total_seconds())
+
+
+def of_google() -> float | None:
+    """The same of a spot or preemptible machine.
+
+    https://cloud.google.com/compute/docs/instances/create-use-preemptible: half a minute before.
+    """
+    said = _ask("/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
+    return GOOGLE_NOTICE_S if said == "TRUE" else None
+
+
+NOTICES: dict[str, Callable[[], float | None]] = {"aws": of_amazon, "gcp": of_google, "": lambda: None}
+
+
+def _ask(path: str, headers: Mapping[str, str], method: str = "GET") -> str | None:
+    """What the metadata service answers; None where there is nothing under that path."""
+    request = urllib.request.Request(METADATA + path, headers=dict(headers), method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            text: str = answer.read().decode()
+            return text
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def drain(node: Mapping[str, str], seconds: float) -> None:
+    """Have Ray put nothing new on this machine; `node`: the options that its raylet was started with."""
+    command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", node["gcs-address"]]
+    command += ["--node-id", node["node_id"], "--deadline-remaining-seconds", str(int(seconds))]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the cloud takes the machine back"]
+    subprocess.run(command, check=True)
+
+
+def attend(cloud: str) -> None:
+    """Look for a notice until this machine's Ray has ended, and clear up."""
+    ray, logs = _own_process("raylet"), _own_process("log_monitor.py")
+    if ray is None:
+        sys.exit("no Ray runs here")
+    node = dict(word.removeprefix("--").split("=", 1) for word in ray.cmdline() if re.match("--.*=", word))
+    has_notice = False
+    while not psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
+        has_notice = has_notice or _pass_on(NOTICES[cloud], node)
+    if logs is not None and logs.is_running():
+        logs.terminate()
+
+
+def _pass_on(ask: Callable[[], float | None], node: Mapping[str, str]) -> bool:
+    """Whether there is a notice, and Ray knows of it. What goes wrong is tried again later."""
+    try:
+        seconds = ask()
+        if seconds is None:
+            return False
+        drain(node, seconds)
+    except Exception as error:
+        print(f"{datetime.now():%H:%M:%S} {type(error).__name__}: {error}", flush=True)
+        return False
+    print(f"{datetime.now():%H:%M:%S} taken back in {seconds:.0f} s", flush=True)
+    return True
+
+
+def _own_process(name: str) -> psutil.Process | None:
+    """The newest of this user's processes whose program, or first argument that is a file, has this name."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "uids", "create_time"]):
+        words = [Path(word).name for word in (process.info["cmdline"] or ())[:3]]
+        if name in words and process.info["uids"].real == os.getuid():
+            found.append(process)
+    return max(found, key=lambda one: float(one.info["create_time"]), default=None)
+
+
+if __name__ == "__main__":
+    attend(*sys.argv[1:] or [""])
