@@ -12,7 +12,7 @@ help:
 	@echo "make test        the fast tests"
 	@echo "make test-slow   the slow tests"
 	@echo "make test-cluster  studies on several hosts, which are namespaces: needs root, openssh-server, rsync, iproute2"
-	@echo "make test-cluster-smoke  the shortest way through a cluster, in five minutes"
+	@echo "make test-cluster-smoke  the shortest way through a cluster, in three minutes"
 	@echo "make test-gpu    the tests that need a CUDA device"
 	@echo "make bench       how fast a training step and a study of a minute are, as ratios, in four minutes"
 	@echo "make lint        ruff and mypy"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 from bed import PROJECT, Bed, Host
@@ -17,10 +18,12 @@ from tune_rnn.errors import InputError
 from tune_rnn.results.journal import Journal, lowest
 
 TRIALS = 12
+TEXT = "\n".join(topics[topic] for topic in sorted(topics))[:100_000]
+"""Of such a size that an epoch takes about a second where six trials share two processors."""
 
 STUDY = """
 name: {name}
-task: {{corpus: pydoc}}
+task: {{corpus: text.txt}}
 model: {{embedding_size: 16, hidden_size: {{choice: [32, 64]}}}}
 training: {{batch_size: 32, sequence_length: 32, learning_rate: {{log_uniform: [1e-3, 1e-2]}}, precision: fp32}}
 budget: {{epochs: {epochs}, trials: {trials}}}
@@ -67,9 +70,10 @@ class SubmittedStudy:
     """A study that `tune-rnn submit` runs on a bed's cluster."""
 
     def __init__(
-        self, bed: Bed, cluster: str, name: str, *overrides: str, epochs: int = 6, trials: int = TRIALS
+        self, bed: Bed, cluster: str, name: str, *overrides: str, epochs: int = 12, trials: int = TRIALS
     ) -> None:
         self.bed, self.cluster, self.name, self.trials = bed, cluster, name, trials
+        (bed.laptop.home / "text.txt").write_text(TEXT, "utf-8")
         (bed.laptop.home / f"{name}.yaml").write_text(STUDY.format(name=name, epochs=epochs, trials=trials))
         self.command = bed.laptop.start_command(f"tune-rnn submit {cluster} {name}.yaml {shlex.join(overrides)}")
 
