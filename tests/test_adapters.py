@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 import tiny
+from ray.tune.execution import tune_controller
 
 from tune_rnn import space
 from tune_rnn.checkpoint_folder import Saved, write
@@ -25,6 +26,7 @@ from tune_rnn.schema import Search
 from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
 from tune_rnn.study import adapters, lost
+from tune_rnn.study.actors import results_may_be_lost
 from tune_rnn.study.adapters import StudyCallback, StudyScheduler, StudySearcher, _reason, replay
 from tune_rnn.study.lost import WITH_ITS_MACHINE, LostTrials
 from tune_rnn.study.proposing import Proposer
@@ -77,8 +79,8 @@ class Recorded:
     def refused(self, number: int, assignment: dict[str, Any]) -> None:
         self.journal.refuse(number, assignment)
 
-    def lost(self, number: int, reason: str) -> None:
-        self.journal.lose(number, reason)
+    def lost(self, number: int, reason: str, moved: bool) -> None:
+        self.journal.lose(number, reason, moved)
 
     def placed(self, number: int, machine: str, gpus: list[int]) -> None:
         self.journal.place(number, machine, gpus)
@@ -298,6 +300,8 @@ def test_a_trial_leaves_a_machine_that_is_about_to_be_taken_away_as_soon_as_it_i
         assert asked.lost.next(search_is_over=False) is recorded.journal.trials[0]
         asked.lost.moving.add(0)
     assert Journal(recorded.journal.path).trials[0].spent == 0.5
+    asked.lost.moving.clear()
+    assert asked.lost.take(0, LOSS), "what has been moved often may be lost as often as others"
 
 
 def test_a_lost_trial_takes_the_slot_of_a_process_that_waits(tmp_path: Path) -> None:
@@ -338,6 +342,12 @@ def test_processes_that_idle_make_room_for_a_trial_that_waits_in_vain(monkeypatc
     controller._pending_trials = {"another"}
     scheduler.choose_trial_to_run(controller)
     assert ended == [True], "each wait counts for itself"
+    scheduler.lost = LostTrials(None)  # type: ignore[arg-type]
+    scheduler.choose_trial_to_run(controller)
+    assert ended == [True]
+    scheduler.lost.leaving = frozenset({"10.0.0.2"})
+    scheduler.choose_trial_to_run(controller)
+    assert ended == [True, True], "no trial begins on a machine that is about to go"
 
 
 @pytest.mark.parametrize(("damaged", "spent"), [((), 0.75), ((0.75,), 0.5), ((0.5, 0.75), 0.0)])
@@ -383,6 +393,26 @@ def test_which_errors_a_trial_goes_on_after(
 ) -> None:
     monkeypatch.setattr(lost, "is_cluster", lambda: there > 1)
     assert (lost.why_lost(error, times) is not None) == goes_on
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.ObjectReconstructionFailedError("ab", None, ""),
+        ray.exceptions.OwnerDiedError("ab", None, ""),
+        ray.exceptions.ActorUnschedulableError("no such node"),
+    ],
+)
+def test_a_result_that_is_lost_with_its_machine_is_a_process_that_is_lost(error: ray.exceptions.RayError) -> None:
+    met: list[BaseException] = []
+    tracked: Any = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: met.append(error))
+    task: Any = SimpleNamespace(_tracked_actor=tracked, _on_error=None)
+    with results_may_be_lost():
+        manager = tune_controller.__dict__["RayActorManager"](resource_manager=None)
+        manager._cleanup_actor = lambda tracked_actor: None
+        manager._actor_task_failed(task, error)
+    assert lost.why_lost(met[0], 0) == "its machine is gone or cannot be reached"
+    assert tune_controller.__dict__["RayActorManager"] is not type(manager)
 
 
 @pytest.mark.parametrize("loss", [0.1, 3.9, 1e9])

@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.resource_demand_scheduler import _fits
 
 import tune_rnn
-from tune_rnn.study.cluster import PROMISED
+from tune_rnn.study.cluster import PROMISED, Slots
+from tune_rnn.study.tuning import _resources_of_slot
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
@@ -99,6 +101,16 @@ def test_all_do_alike(name: str) -> None:
     assert config["worker_start_ray_commands"] == ours
     assert config["head_setup_commands"][0] == known["head_setup_commands"][0]
     assert config["worker_setup_commands"][-1] == known["worker_setup_commands"][-1]
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_a_worker_is_started_for_a_trial(name: str) -> None:
+    """A cloud's machine is started for what its type is said to have, and for nothing else."""
+    worker = load(name)["available_node_types"]["worker"]["resources"]
+    for cpu, gpu in ((1.0, 1.0), (4.0, 1.0), (0.5, 0.25)):
+        wanted = [_resources_of_slot(Slots(4, cpu, gpu), slot).bundles for slot in range(4)]
+        assert all(_fits(worker, bundle) for bundles in wanted for bundle in bundles)
+        assert len({str(bundles) for bundles in wanted}) == 4, "Ray tells slots apart"
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "README.md"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,57 @@ def test_a_run_that_another_machine_works_on_is_refused(copy: Copy, tmp_path: Pa
     with mirrored(tmp_path / "run", copy.url, print):
         pass
     assert copy.get("lock.json") is None
+
+
+def test_who_was_taken_for_dead_leaves_the_run_to_who_took_it_over(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "EVERY_S", 0.05)
+    monkeypatch.setattr(mirror, "BEAT_S", 0.1)
+    said: list[str] = []
+    run = a_run(tmp_path / "run")
+    text = r"^elsewhere has taken over .* What was done here since is in .*run alone\."
+    failed = pytest.raises(StudyFailed, match=text)
+    with failed, mirrored(run, copy.url, said.append):
+        held = {"host": "elsewhere", "pid": 7, "id": "another", "time": time.time()}
+        copy.put("lock.json", json.dumps(held).encode())
+        copy.put("trials.jsonl", b"theirs\n")
+        time.sleep(0.5)
+        (run / "trials.jsonl").write_text("one\ntwo\n")
+        time.sleep(0.2)
+    assert [line.partition(" with ")[0] for line in said] == [f"elsewhere has taken over {copy.url}"]
+    assert copy.get("trials.jsonl") == b"theirs\n"
+    assert json.loads(copy.get("lock.json") or b"")["id"] == "another"
+
+
+def test_a_process_of_this_machine_holds_the_run_while_it_lives(copy: Copy, tmp_path: Path) -> None:
+    """Two ways to write one address have two working directories, and no lock in common."""
+    run = a_run(tmp_path / "run")
+    with mirrored(run, copy.url, print):
+        refused = pytest.raises(InputError, match=r"is in use by process \d+ on ")
+        with refused, mirrored(a_run(tmp_path / "other"), f"{copy.url}&allow_bucket_creation=false", print):
+            pass
+    held = {"host": socket.gethostname(), "pid": 2**22 + 1, "time": time.time()}
+    copy.put("lock.json", json.dumps(held).encode())
+    with mirrored(run, copy.url, print):
+        pass
+
+
+def test_checkpoints_that_are_there_are_not_copied_again(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, order, put = a_run(tmp_path / "run"), list[str](), Copy.put
+    with mirrored(run, copy.url, print):
+        pass
+
+    def watched(self: Copy, name: str, content: bytes) -> None:
+        order.append(name)
+        put(self, name, content)
+
+    monkeypatch.setattr(Copy, "put", watched)
+    with mirrored(run, copy.url, print):
+        pass
+    assert order == ["lock.json", "lock.json", "experiment.yaml", "trials.jsonl"]
 
 
 def test_a_storage_that_cannot_be_written_is_refused(server: str) -> None:

@@ -69,7 +69,7 @@ def test_a_study_is_gone_on_with_from_the_storage_alone(storage: ObjectStorage, 
     assert f"{summary['best']['metrics']['validation_loss']:.6f} nats" in end(begin(third, "evaluate", run))
     assert len(end(begin(third, "sample", run, "--length", "20"))) >= 20
     assert "study-2" in end(begin(third, "run", str(tmp_path / "study.yaml"), "budget.trials=1", "budget.epochs=1"))
-    names = Copy(run).names()
+    names = Copy(run).sizes()
     kept = {name.split("/")[2] for name in names if name.startswith("ray/") and name.endswith("checkpoint.pt")}
     assert len(kept) >= 6, f"each trial's last checkpoint is there: {names}"
 

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
+from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted, TuneRnnError
 from tune_rnn.experiment import Experiment
-from tune_rnn.submission import client, inspection
+from tune_rnn.submission import client, cluster_file, head, inspection
 from tune_rnn.submission.cluster_file import read_cluster
 from tune_rnn.submission.jobs import Job, JobDirectory
 from tune_rnn.submission.remote import Remote
 
 OURS = {"tune_rnn": "0.1.0", "torch": "2.13.0+cpu"}
+PYTHON = {"python": "3.12.3"}
 FINE: dict[str, Any] = {
     "host": "worker",
     "address": "10.0.0.2",
@@ -28,7 +29,7 @@ FINE: dict[str, Any] = {
     "time": 1030.0,
     "answered": 1040.0,
     "free_bytes": 10 << 30,
-    "versions": {"tune_rnn": "0.1.0", "torch": "2.13.0+cu130"},
+    "versions": PYTHON | {"tune_rnn": "0.1.0", "torch": "2.13.0+cu130"},
     "gpus": 1,
 }
 
@@ -38,8 +39,9 @@ FINE: dict[str, Any] = {
     [
         ({}, None),
         ({"error": "The node is dead"}, "worker (10.0.0.2) does not answer: The node is dead"),
-        ({"versions": OURS | {"torch": "2.9.0"}}, "worker (10.0.0.2) has torch 2.9.0, here it is 2.13.0+cpu"),
-        ({"versions": {"torch": "2.13.0"}}, "worker (10.0.0.2) has tune_rnn None, here it is 0.1.0"),
+        ({"versions": PYTHON | OURS | {"torch": "2.9.0"}}, "worker (10.0.0.2) has torch 2.9.0, here it is 2.13.0+cpu"),
+        ({"versions": PYTHON | {"torch": "2.13.0"}}, "worker (10.0.0.2) has tune_rnn None, here it is 0.1.0"),
+        ({"versions": OURS | {"python": "3.11.2"}}, "worker (10.0.0.2) has Python 3.11.2, another has 3.12.3"),
         ({"time": 939.0}, "worker (10.0.0.2) has a clock that is 101 s off the head's"),
         ({"time": 1101.0}, "worker (10.0.0.2) has a clock that is 61 s off the head's"),
         ({"free_bytes": 5 << 20}, "worker (10.0.0.2) has 5 MiB of free disk for temporary files"),
@@ -187,6 +189,29 @@ def test_how_a_study_ended_is_said(
         client.follow(str(a_cluster(tmp_path)), "small-1")
 
 
+def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Head(monkeypatch, outcome={"exit_status": 1, "state": "ended", "run": None})
+    drops = [True, True]
+
+    def ask(remote: Remote, command: str, given: Any = None) -> Any:
+        if drops:
+            drops.pop()
+            raise remote.unreachable("Connection timed out")
+        return made.ask(command, given)
+
+    monkeypatch.setattr(Remote, "ask", ask)
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    with pytest.raises(StudyFailed, match="has failed"):
+        client.follow(str(a_cluster(tmp_path)), "small-1")
+    drops[:] = [True]
+    monkeypatch.setattr(client, "PATIENCE_S", -1)
+    with pytest.raises(
+        TuneRnnError, match=r"cannot be reached any more\. `tune-rnn submit .* --follow small-1`"
+    ) as caught:
+        client.follow(str(a_cluster(tmp_path)), "small-1")
+    assert caught.value.exit_status == 1
+
+
 def test_the_latest_study_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = [{"id": "old", "state": "running"}, {"id": "new", "state": "ended"}]
     head = Head(monkeypatch, status={"studies": studies}, stop={"state": "ended"})
@@ -213,6 +238,83 @@ def test_status_shows_machines_and_studies(tmp_path: Path, monkeypatch: pytest.M
         "  one: running, 3 of 7 trials ended, best loss 1.2346, in /r/one",
         "  two: died",
     ]
+
+
+WORKER = {"resources": {"CPU": 4, "GPU": 1}}
+
+
+@pytest.mark.parametrize(
+    ("given", "workers"),
+    [
+        ({"max_workers": 3, "available_node_types": {"worker": WORKER | {"max_workers": 2}}}, 2),
+        ({"max_workers": 3, "available_node_types": {"worker": WORKER | {"max_workers": 9}}}, 3),
+        ({"max_workers": 3, "available_node_types": {"worker": WORKER}}, 3),
+        ({"available_node_types": {"worker": WORKER}}, 2),
+    ],
+)
+def test_how_far_a_cluster_grows(given: dict[str, Any], workers: int) -> None:
+    types = {"head": {"resources": {"CPU": 0}}} | given["available_node_types"]
+    found = cluster_file._promised(given | {"head_node_type": "head", "available_node_types": types})
+    assert found == ({"CPU": 0.0}, *[{"CPU": 4.0, "GPU": 1.0}] * workers)
+
+
+class Jobs:
+    """Ray's client for jobs, which keeps what it is asked to start."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    def submit_job(self, entrypoint: str) -> str:
+        self.started.append(entrypoint)
+        return f"job-{len(self.started)}"
+
+    def get_job_info(self, identity: str) -> Any:
+        raise RuntimeError("the dashboard does not answer")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Jobs, JobDirectory]:
+    """A head with one job that has been sent."""
+    made, folder = Jobs(), tmp_path / "jobs" / "small-1"
+    folder.mkdir(parents=True)
+    Job("small-1", "small", "sha").write(folder)
+    monkeypatch.setattr(head, "HOME", tmp_path)
+    monkeypatch.setattr(head, "_client", lambda: made)
+    monkeypatch.setattr(head, "_start", lambda directory: head._submit(directory, "run"))
+    return made, JobDirectory(folder)
+
+
+def test_a_study_is_started_once_however_often_the_connection_drops(jobs: tuple[Jobs, JobDirectory]) -> None:
+    for _ in range(2):
+        assert head.start({"id": "small-1"}) == {"id": "small-1"}
+    assert len(jobs[0].started) == 1
+
+
+def test_a_study_runs_as_long_as_its_process_holds_its_directory(jobs: tuple[Jobs, JobDirectory]) -> None:
+    head.start({"id": "small-1"})
+    given = {"id": "small-1", "overrides": []}
+    with jobs[1].held():
+        assert head.outcome(given)["state"] == "running", "whatever the dashboard says"
+        with pytest.raises(InputError, match="is running"):
+            head.resume(given)
+    assert head.outcome(given)["state"] == "died"
+    jobs[1].note_exit(0)
+    assert head.outcome(given)["state"] == "ended"
+
+
+def test_a_study_that_ended_before_its_first_trial_begins_again_with_what_is_changed(
+    jobs: tuple[Jobs, JobDirectory],
+) -> None:
+    made, directory = jobs
+    head.start({"id": "small-1"})
+    directory.note_exit(130)
+    directory.log.write_text("stopped\n")
+    assert head.resume({"id": "small-1", "overrides": ["budget.trials=3"]})["printed"] == len("stopped\n")
+    assert made.started[1].endswith("small-1 run budget.trials=3")
+    assert directory.exit_status is None
+    directory.run_note.write_text(json.dumps({"path": str(directory.path), "url": ""}))
+    head.resume({"id": "small-1", "overrides": []})
+    assert made.started[2].endswith("small-1 resume")
 
 
 @pytest.mark.parametrize("identity", ["../../etc", "unknown", ""])

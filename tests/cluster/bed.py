@@ -4,6 +4,8 @@ A host has its own network (on a bridge that is in a namespace as well: nothing 
 numbers, host name, /dev/shm, /tmp/ray and home directory, and shares everything else: the environment that the tests
 run in is every host's. Needs root. A host is one process, with which all others in it end, and it ends with the tests'
 process, whatever happens to that.
+
+    python tests/cluster/bed.py        makes a laptop, a head and two workers, and opens a shell on the laptop
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class Host:
         self, *command: str, timeout: float = 300, env: Mapping[str, str] | None = None, check: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """Run a shell command as a person who sits there, or has logged in."""
-        inside = self._inside(" ".join(command), env)
+        inside = self.command(" ".join(command), env)
         done = subprocess.run(inside, capture_output=True, text=True, timeout=timeout, check=False)
         said = f"{self.name}: {' '.join(command)} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert not (check and done.returncode), said
@@ -116,9 +118,10 @@ class Host:
     def start_command(self, *command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """The same in the background."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(self._inside(" ".join(command), env), text=True, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(self.command(" ".join(command), env), text=True, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
 
-    def _inside(self, command: str, env: Mapping[str, str] | None) -> list[str]:
+    def command(self, command: str, env: Mapping[str, str] | None = None) -> list[str]:
+        """What runs a shell command there."""
         given = {
             "HOME": str(self.bed.home),
             "USER": "root",
@@ -128,7 +131,7 @@ class Host:
         }
         variables = [f"{name}={value}" for name, value in given.items()]
         enter = ["nsenter", "-t", str(self.init), "--net", "--mount", "--pid", "--uts", "--ipc"]
-        return [*enter, "env", "-i", *variables, "bash", "-c", f"cd ~ && {command}"]
+        return [*enter, "env", "-i", "--default-signal=INT", *variables, "bash", "-c", f"cd ~ && {command}"]
 
     @property
     def init(self) -> int:
@@ -238,3 +241,20 @@ class Bed:
                 time.sleep(0.05)
             folder.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main() -> None:
+    if reason := why_not():
+        sys.exit(reason)
+    bed = Bed()
+    try:
+        bed.start()
+        workers = ", ".join(host.address for host in bed.workers)
+        print(f"head {bed.head.address}, workers {workers}, user root, key {bed.folder / 'key'}", flush=True)
+        subprocess.run(bed.laptop.command("exec bash -i"), check=False)
+    finally:
+        bed.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,7 @@ def test_a_study_uses_all_machines_and_its_result_comes_back(bed: Bed, cluster: 
 
 
 def test_a_dropped_connection_is_taken_up_and_ctrl_c_only_ends_the_following(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "followed", "scheduler.algorithm=none", epochs=50)
+    study = SubmittedStudy(bed, cluster, "followed", "scheduler.algorithm=none", epochs=30)
     study.wait_for_reports(3)
     bed.laptop.connect(False)
     time.sleep(25)
@@ -47,7 +47,7 @@ def test_a_dropped_connection_is_taken_up_and_ctrl_c_only_ends_the_following(bed
 
 
 def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "stopped", epochs=30)
+    study = SubmittedStudy(bed, cluster, "stopped", epochs=20)
     study.wait_for_reports(10)
     assert "has ended" in bed.laptop.run(f"tune-rnn stop {cluster}", check=True).stdout
     assert "was interrupted" in study.finish(60, status=130)
@@ -60,7 +60,7 @@ def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
 
 @pytest.mark.parametrize("seconds", [20, 120])
 def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, seconds: float) -> None:
-    study = SubmittedStudy(bed, cluster, f"cut-{seconds}", epochs=100)
+    study = SubmittedStudy(bed, cluster, f"cut-{seconds}", epochs=60)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     bed.workers[0].connect(False)
     time.sleep(seconds)
@@ -71,7 +71,7 @@ def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, second
 
 
 def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "killed", "scheduler.algorithm=none", epochs=40)
+    study = SubmittedStudy(bed, cluster, "killed", "scheduler.algorithm=none", epochs=30)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     bed.workers[1].kill()
     killed_at = time.monotonic()
@@ -92,7 +92,7 @@ def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: 
     worker = bed.workers[1]
     worker.run("ip addr add 169.254.169.254/32 dev lo", check=True)
     worker.start_command(f"python {METADATA} ~/notice")
-    study = SubmittedStudy(bed, cluster, "spot", "scheduler.algorithm=none", epochs=60)
+    study = SubmittedStudy(bed, cluster, "spot", "scheduler.algorithm=none", epochs=30)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     at = datetime.now(UTC) + timedelta(minutes=2)
     (worker.home / "notice").write_text(json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}))
@@ -113,7 +113,7 @@ def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: 
 def test_trials_share_gpus_and_each_has_its_own(bed: Bed, cluster: str) -> None:
     """GPUs that only Ray counts: the trials train on processors."""
     shares = ("resources.per_trial.cpu=0.5", "resources.per_trial.gpu=0.5", "scheduler.algorithm=none")
-    study = SubmittedStudy(bed, cluster, "gpus", *shares, epochs=20)
+    study = SubmittedStudy(bed, cluster, "gpus", *shares, epochs=12)
     assert "12 trials, 8 at a time" in study.finish()
     study.check()
     assert study.journal is not None
@@ -142,24 +142,13 @@ def test_a_study_is_on_object_storage(bed: Bed, cluster: str) -> None:
     server.kill()
 
 
-def test_the_study_is_killed_and_resumed(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "driver", epochs=30)
-    study.wait_for_reports(20)
-    before = epochs_of(study.journal)
-    bed.head.run("pkill -KILL -f tune_rnn.submission.job", check=True)
-    assert "was killed on the cluster" in study.finish(90, status=1)
-    study.resume()
-    study.finish()
-    study.check()
-    assert before.items() <= epochs_of(study.journal).items()
-
-
-def test_a_damaged_checkpoint_is_passed_over(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "damaged", epochs=30)
+def test_the_study_is_killed_and_resumed_and_a_damaged_checkpoint_passed_over(bed: Bed, cluster: str) -> None:
+    study = SubmittedStudy(bed, cluster, "driver", epochs=20)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     time.sleep(5)
     bed.head.run("pkill -KILL -f tune_rnn.submission.job", check=True)
-    study.finish(90, status=1)
+    assert "was killed on the cluster" in study.finish(90, status=1)
+    before = epochs_of(study.journal)
     journal, run = study.journal, study.run
     assert journal is not None
     assert run is not None
@@ -170,16 +159,15 @@ def test_a_damaged_checkpoint_is_passed_over(bed: Bed, cluster: str) -> None:
     newest.write_bytes(content)
     study.resume()
     said = study.finish()
-    before = sorted(going_on[0].checkpoints)[-2]
-    assert (
-        f"trial_{going_on[0].number:04d}: a checkpoint cannot be read; going back to that of epoch {before:g}" in said
-    )
+    number, spent = going_on[0].number, sorted(going_on[0].checkpoints)[-2]
+    assert f"trial_{number:04d}: a checkpoint cannot be read; going back to that of epoch {spent:g}" in said
     study.check()
+    assert before.items() <= epochs_of(study.journal).items()
 
 
 def test_a_full_disk_ends_the_study_and_it_goes_on_when_there_is_room(bed: Bed, cluster: str) -> None:
     bed.head.run("mkdir -p ~/tune_rnn/results && mount -t tmpfs -o size=700k tmpfs ~/tune_rnn/results", check=True)
-    study = SubmittedStudy(bed, cluster, "full", epochs=20)
+    study = SubmittedStudy(bed, cluster, "full", epochs=12)
     assert "The disk is full" in study.finish(status=1)
     bed.head.run("mount -o remount,size=1g ~/tune_rnn/results", check=True)
     study.resume()
@@ -190,7 +178,7 @@ def test_a_full_disk_ends_the_study_and_it_goes_on_when_there_is_room(bed: Bed, 
 
 def test_a_trial_whose_process_is_killed_again_and_again_fails_and_the_study_does_not(bed: Bed, cluster: str) -> None:
     """As the kernel does with one that takes all memory."""
-    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=40)
+    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=25)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
 
     def one_has_failed() -> bool:
@@ -218,7 +206,7 @@ def test_a_trial_that_takes_more_memory_than_there_is_fails_and_the_study_does_n
 
 
 def test_the_head_is_killed_brought_up_again_and_the_study_resumed(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "head", epochs=30)
+    study = SubmittedStudy(bed, cluster, "head", epochs=20)
     study.wait_for_reports(20)
     bed.head.kill()
     before = epochs_of(study.journal)

@@ -9,7 +9,7 @@ from studies import SubmittedStudy, end_of_ray, ray_down, ray_up, wait
 def test_a_cluster_in_short(bed: Bed) -> None:
     cluster = bed.cluster_file("smoke")
     ray_up(bed, cluster)
-    study = SubmittedStudy(bed, cluster, "smoke", "scheduler.algorithm=none", epochs=30)
+    study = SubmittedStudy(bed, cluster, "smoke", "scheduler.algorithm=none", epochs=20)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     bed.workers[0].kill()
     stranger = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}

@@ -21,6 +21,9 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.results.mirror import Copy, below, is_remote, mirrored, pull, working_directory
 from tune_rnn.results.packing import pack, paths_of
 
+NOTE = "TUNE_RNN_NOTE_RUN"
+"""Names a file in which the place of a run is to be noted as soon as it is made."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -88,6 +91,8 @@ def create(storage: str, name: str) -> RunDirectory:
             run.path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):  # another process was faster
                 run.path.mkdir()
+                if note := os.environ.get(NOTE):
+                    write_atomically(Path(note), json.dumps({"path": str(run.path), "url": run.url}))
                 return run
     except OSError as error:
         raise _unwritable(storage, error.strerror or str(error)) from error

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -23,8 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tune_rnn.data.cache import cache_folders, first_writable
 from tune_rnn.errors import InputError, StudyFailed
+from tune_rnn.report import CHECKPOINT
 
 EVERY_S = 2.0
 BEAT_S, STALE_S = 30.0, 120.0
@@ -80,13 +84,13 @@ class Copy:
         with suppress(FileNotFoundError):
             files.delete_file(f"{root}/{name}")
 
-    def names(self) -> list[str]:
-        """All objects, by their path below the run's."""
+    def sizes(self) -> dict[str, int]:
+        """All objects, by their path below the run's, and their bytes."""
         from pyarrow.fs import FileSelector, FileType
 
         files, root = self.place
         found = files.get_file_info(FileSelector(root, allow_not_found=True, recursive=True))
-        return [one.path.removeprefix(f"{root}/") for one in found if one.type == FileType.File]
+        return {one.path.removeprefix(f"{root}/"): one.size for one in found if one.type == FileType.File}
 
     @property
     def is_there(self) -> bool:
@@ -134,7 +138,7 @@ def pull(copy: Copy, to: Path, without: str = "") -> None:
     A journal here that goes on where the copy's ends is kept, with all else: this machine was the last to work on the
     run, and the storage has not been written since.
     """
-    names = copy.names()
+    names = copy.sizes()
     if "experiment.yaml" not in names:
         rule = "is not a run (there is no experiment.yaml)" if names else "does not exist"
         raise InputError(copy.url, rule, "Give a run that `tune-rnn run` made.")
@@ -163,26 +167,37 @@ class Mirror:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         self._failing = False
-        self._next_beat = 0.0
+        self._id, self._next_beat, self._other = secrets.token_hex(8), 0.0, ""
+        self._before = self._id  # who held the run before us
 
     def start(self) -> None:
-        self._known = dict.fromkeys(self.copy.names(), (-1, -1))  # to be copied again, or deleted
+        self._before = _lock_of(self.copy).get("id", self._id)
+        with suppress(OSError):  # it is tried again
+            self.copy.put(LOCK, self._beat())
+        there = self.copy.sizes()
+        here = dict(self._states())
+        for name, size in there.items():  # all but checkpoints is copied again; what is not here is deleted
+            is_known = name.endswith(CHECKPOINT) and name in here and here[name][0] == size
+            self._known[name] = here[name] if is_known else (-1, -1)
         self._thread.start()
 
     def finish(self) -> None:
-        """Copy what is left; StudyFailed where the storage refuses it for long."""
+        """Copy what is left; StudyFailed where the storage refuses it for long, or somebody else works on the run."""
         self._end.set()
         self._thread.join()
+        if self._other:
+            raise StudyFailed(f"{self._other} What was done here since is in {self.directory} alone.")
         deadline = time.monotonic() + PATIENCE_S
         while not self._try():
             if time.monotonic() > deadline:
                 go_on = f"`tune-rnn resume {self.copy.url}` on this machine copies it there once that is possible."
                 raise StudyFailed(f"The storage cannot be written. All there is, is in {self.directory}; {go_on}")
             time.sleep(EVERY_S)
-        self.copy.delete(LOCK)
+        with suppress(OSError):  # it is stale soon
+            self.copy.delete(LOCK)
 
     def _work(self) -> None:
-        while not self._end.wait(EVERY_S):
+        while not (self._end.wait(EVERY_S) or self._other):
             self._try()
 
     def _try(self) -> bool:
@@ -201,23 +216,38 @@ class Mirror:
 
     def round(self) -> None:
         """Copy what has changed: the journal last, as it was before all else; then delete what is no more."""
-        if time.monotonic() >= self._next_beat:
-            self.copy.put(LOCK, _beat())
-            self._next_beat = time.monotonic() + BEAT_S
+        if not self._has_run():
+            return
         gone = [name for name in self._known if name not in LOCAL_ONLY and not (self.directory / name).exists()]
         journal = self.directory / JOURNAL
         text = journal.read_bytes() if journal.exists() else b""
         for name, state in self._states():
-            if self._known.get(name) != state and name != JOURNAL:
+            if self._known.get(name) != state and name != JOURNAL and self._has_run():
                 with suppress(FileNotFoundError):  # a checkpoint that has been superseded meanwhile
                     self.copy.put(name, (self.directory / name).read_bytes())
                     self._known[name] = state
-        if self._known.get(JOURNAL) != (len(text), 0):
+        if self._known.get(JOURNAL) != (len(text), 0) and self._has_run():
             self.copy.put(JOURNAL, text)
             self._known[JOURNAL] = (len(text), 0)
         for name in gone:
             self.copy.delete(name)
             del self._known[name]
+
+    def _has_run(self) -> bool:
+        """Whether nobody else has taken the run over, which took us for dead; says now and then that we are not."""
+        if time.monotonic() >= self._next_beat and not self._other:
+            held = _lock_of(self.copy)
+            if held.get("id", self._id) not in (self._id, self._before):
+                self._other = f"{held['host']} has taken over {self.copy.url} with process {held['pid']}."
+                self.say(f"{self._other} Stop this study: nothing of it is copied there any more.")
+            else:
+                self.copy.put(LOCK, self._beat())
+                self._next_beat = time.monotonic() + BEAT_S
+        return not self._other
+
+    def _beat(self) -> bytes:
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": self._id}
+        return json.dumps(holder | {"time": time.time()}).encode()
 
     def _states(self) -> Iterator[tuple[str, tuple[int, int]]]:
         for path in sorted(self.directory.rglob("*")):
@@ -243,17 +273,20 @@ def mirrored(directory: Path, url: str, say: Callable[[str], None]) -> Iterator[
         mirror.finish()
 
 
-def _beat() -> bytes:
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
-
-
-def _refuse_if_held(copy: Copy) -> None:
-    """Refuse a run whose holder has been heard of lately, unless it was a process of this machine, which is known."""
+def _lock_of(copy: Copy) -> dict[str, Any]:
+    """Who holds the run; nothing where nobody does."""
     try:
         held = json.loads(copy.get(LOCK) or b"{}")
     except ValueError:
-        held = {}
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _refuse_if_held(copy: Copy) -> None:
+    """Refuse a run whose holder has been heard of lately, unless it was a process of this machine that is gone."""
+    held = _lock_of(copy)
     age = time.time() - held.get("time", 0.0)
-    if age < STALE_S and held.get("host") != socket.gethostname():
+    is_gone = held.get("host") == socket.gethostname() and not psutil.pid_exists(held["pid"])
+    if age < STALE_S and not is_gone:
         rule = f"is in use by process {held['pid']} on {held['host']}, heard of {age:.0f} s ago"
         raise InputError(copy.url, rule, f"Wait for it, or stop it; after {STALE_S:.0f} s without a word it is dead.")

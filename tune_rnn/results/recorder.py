@@ -115,10 +115,10 @@ class Recorder:
         """A population's trial has left its slot, until it is its turn again."""
         self._running.discard(number)
 
-    def lost(self, number: int, reason: str) -> None:
+    def lost(self, number: int, reason: str, moved: bool = False) -> None:
         """A trial's process is lost, and the trial goes on from its last checkpoint as soon as there is room."""
         self._running.discard(number)
-        self.journal.lose(number, reason)
+        self.journal.lose(number, reason, moved)
         trial = self.journal.trials[number]
         where = f"from {self.experiment.budget.unit[:-1]} {trial.spent:g}" if trial.reports else "from its beginning"
         self.display.say(f"{trial_name(number)} goes on {where}: {reason}")

@@ -156,6 +156,7 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.room.look()
+        self.lost.leaving = self.room.leaving
         self._move()
         self.recorder.tick()
         if error := self.should_stop():
@@ -167,7 +168,7 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
     def _move(self) -> None:
         """Have a trial that has just been saved go on elsewhere if its machine is about to be taken away."""
         trial, self.has_reported = self.has_reported, None
-        if trial is None or trial.status != Trial.RUNNING or trial.last_result["node_ip"] not in self.room.leaving:
+        if trial is None or trial.status != Trial.RUNNING or trial.last_result["node_ip"] not in self.lost.leaving:
             return
         if actor := trial.temporary_state.ray_actor:
             self.lost.moving.add(trial.config["number"])
@@ -255,8 +256,11 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
     def _make_room(self, tune_controller: Any) -> None:
         """End the processes that idle in other slots where a trial waits in vain for one in its own.
 
-        Each holds what its slot needs, and so the trial would wait for ever once machines have gone.
+        Each holds what its slot needs, and so the trial would wait for ever once machines have gone. On a machine that
+        is about to go no trial is to begin either.
         """
+        if self.lost is not None and self.lost.leaving:
+            tune_controller._cleanup_cached_actors(force_all=True)
         if not (tune_controller._pending_trials and tune_controller._actor_cache.num_cached_objects):
             self.waiting_since = None
             return

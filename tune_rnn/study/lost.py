@@ -28,14 +28,17 @@ class LostTrials:
         self.waiting: list[TrialRecord] = []
         self.moving: set[int] = set()
         """Those whose process we have ended ourselves, to have them go on elsewhere."""
+        self.leaving: frozenset[str] = frozenset()
+        """Addresses of machines that are about to be taken away."""
 
     def take(self, number: int, error: BaseException | None) -> bool:
         """Whether a trial that has met with an error goes on from its last checkpoint; then it waits here."""
         trial = self.recorder.journal.trials[number]
-        reason = "its machine is about to be taken away" if number in self.moving else why_lost(error, trial.lost)
+        moved = number in self.moving
         self.moving.discard(number)
+        reason = "its machine is about to be taken away" if moved else why_lost(error, trial.lost - trial.moved)
         if reason is not None:
-            self.recorder.lost(number, reason)
+            self.recorder.lost(number, reason, moved)
             self.waiting.append(trial)
         return reason is not None
 

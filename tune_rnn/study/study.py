@@ -22,7 +22,7 @@ from tune_rnn.results.summary import Result
 from tune_rnn.search import check_search
 from tune_rnn.signals import Interrupt, interrupts
 from tune_rnn.study.ahead import load_libraries
-from tune_rnn.study.cluster import find_slots, ray_session
+from tune_rnn.study.cluster import Slots, find_slots, ray_session
 from tune_rnn.study.session import Session
 
 
@@ -50,9 +50,11 @@ def run(
     display.say(f"{experiment.name}: starting Ray")
     with _stoppable() as interrupted, ray_session(address, resources, resolve) as precision:
         slots = find_slots(experiment.resources)
-        resolved = experiment.replace("training.precision", precision.result())
+        elsewhere = slots.gpu > 0 and not may_have_gpu()
+        found = _resolve_on_a_worker(experiment, slots, display, interrupted) if elsewhere else precision.result()
         if interrupted.is_set():
             raise StudyInterrupted("Interrupted before the first trial; nothing was written.")
+        resolved = experiment.replace("training.precision", found)
         new = directory.create(experiment.storage, experiment.name)
         with directory.held(new, display.say):
             directory.write_experiment(new, resolved)
@@ -136,6 +138,29 @@ def _check_final(before: Experiment, after: Experiment, journal: Journal) -> Non
     if old != new:
         rule = f"was {old:g}, and the final stage has begun with that"
         raise InputError(f"final.{after.budget.unit}", rule, "Leave it as it was.", new)
+
+
+def _resolve_on_a_worker(experiment: Experiment, slots: Slots, display: Display, interrupted: Interrupt) -> str:
+    """`_resolve_precision` where trials get GPUs and this machine has none, as a cluster's head: in a trial's place."""
+    import ray
+
+    @ray.remote(num_cpus=slots.cpu, num_gpus=slots.gpu, max_retries=-1)
+    def resolve() -> str | InputError:
+        try:
+            return _resolve_precision(experiment)
+        except InputError as error:
+            return error
+
+    display.say("Looking at a machine with a GPU, which may have to be started")
+    answer = resolve.remote()
+    while not ray.wait([answer], timeout=0.5)[0]:
+        if interrupted.is_set():
+            ray.cancel(answer)
+            return "fp32"
+    found: str | InputError = ray.get(answer)
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def _resolve_precision(experiment: Experiment) -> str:

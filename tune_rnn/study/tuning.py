@@ -21,6 +21,7 @@ from tune_rnn.results.directory import RunDirectory, holder
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import RunAll, Scheduler, build_scheduler
 from tune_rnn.search import Evidence, Searcher
+from tune_rnn.study.actors import results_may_be_lost
 from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
@@ -79,7 +80,8 @@ def tune_trials(
     )
     gc.freeze()  # what has been imported need not be looked through, a fifth of a second, for garbage of trials
     try:
-        tuner.fit()
+        with results_may_be_lost():
+            tuner.fit()
     finally:
         gc.unfreeze()
     proposer.check()
@@ -123,10 +125,11 @@ def _trainable(experiment: Experiment, corpus: Corpus, budget: TrialBudget, slot
 
 
 def _resources(slots: Slots, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """What a trial gets, and a few bytes by which Ray tells the slots apart.
+    """What a trial gets, less a little of a processor by which Ray tells the slots apart.
 
     Else a trial that waits for its slot's process to start would take another slot's as soon as that is free, and Ray
-    would end the one that starts, over and over where trials are shorter than a start.
+    would end the one that starts, over and over where trials are shorter than a start. Processors, as a cloud's machine
+    is only started for what its type is known to have.
     """
     return _resources_of_slot(slots, config["slot"])
 
@@ -134,4 +137,5 @@ def _resources(slots: Slots, config: dict[str, Any]) -> tune.PlacementGroupFacto
 @cache
 def _resources_of_slot(slots: Slots, slot: int) -> tune.PlacementGroupFactory:
     """One object for each slot: Ray compares them often, and goes through all there is in two that are not the same."""
-    return tune.PlacementGroupFactory([{"CPU": slots.cpu, "GPU": slots.gpu, "memory": slot + 1.0}])
+    less = 1e-4 * (slot % max(1, int(1000 * slots.cpu)))  # Ray counts no finer; it is a tenth at most
+    return tune.PlacementGroupFactory([{"CPU": round(slots.cpu - less, 4), "GPU": slots.gpu}])

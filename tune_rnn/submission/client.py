@@ -9,9 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tune_rnn.data import CORPORA, load_corpus
 from tune_rnn.data.cache import cache_folders, first_writable
@@ -27,7 +27,9 @@ from tune_rnn.results.provenance import versions
 from tune_rnn.submission.cluster_file import ClusterFile, read_cluster
 from tune_rnn.submission.inspection import PACKAGES
 from tune_rnn.submission.jobs import Job
-from tune_rnn.submission.remote import ROOT, UNREACHABLE, Remote
+from tune_rnn.submission.remote import ROOT, UNREACHABLE, Remote, Unreachable
+
+T = TypeVar("T")
 
 PATIENCE_S = 600.0
 """How long `submit` tries to reach again a head whose connection has dropped."""
@@ -47,7 +49,7 @@ def submit(cluster: str, file: str, overrides: Sequence[str]) -> str:
     with tempfile.TemporaryDirectory(prefix="tune-rnn-submit-") as folder:
         _pack(Path(folder), experiment, corpus.sha256, identity, described)
         remote.send(Path(folder), f"{ROOT}/jobs/{identity}")
-    remote.ask("start", given={"id": identity})
+    _patiently(lambda: remote.ask("start", given={"id": identity}), _again(remote, identity))
     _say(f"{identity}: submitted. It goes on without this terminal: Ctrl-C only ends the following of its log.")
     return attend(remote, identity)
 
@@ -56,9 +58,8 @@ def resume(cluster: str, identity: str | None, overrides: Sequence[str]) -> str:
     """Go on with a submitted study that was interrupted or has died, by default the latest, and follow it."""
     remote = Remote(read_cluster(cluster))
     identity = identity or _latest(remote)
-    skip = len(_log(remote, identity))
-    remote.ask("resume", given={"id": identity, "overrides": list(overrides)})
-    return attend(remote, identity, skip)
+    resumed = remote.ask("resume", given={"id": identity, "overrides": list(overrides)})
+    return attend(remote, identity, resumed["printed"])
 
 
 def follow(cluster: str, identity: str | None) -> str:
@@ -69,14 +70,16 @@ def follow(cluster: str, identity: str | None) -> str:
 
 def attend(remote: Remote, identity: str, offset: int = 0) -> str:
     """Show a study's log until it ends, and bring the result back."""
-    again = f"`tune-rnn submit {remote.cluster.path} --follow {identity}`"
+    again = _again(remote, identity)
     try:
         _follow(remote, identity, offset, again)
     except KeyboardInterrupt:
         end = f"`tune-rnn stop {remote.cluster.path} {identity}`"
         raise StudyInterrupted(f"\nThe study goes on. {again} attaches to it again, {end} ends it.") from None
-    found = remote.ask("outcome", given={"id": identity})
-    brought = _bring_back(remote, found) if found["run"] else None
+    found = _patiently(lambda: remote.ask("outcome", given={"id": identity}), again)
+    if found["state"] == "running":
+        raise TuneRnnError(f"The head does not show the study's log any more. {again} attaches to the study again.")
+    brought = _bring_back(remote, found, again) if found["run"] else None
     where = f" What there is of it is in {brought}." if brought else ""
     go_on = f"`tune-rnn submit {remote.cluster.path} --resume {identity}` goes on with it."
     if found["exit_status"] == 0 and brought:
@@ -89,10 +92,31 @@ def attend(remote: Remote, identity: str, offset: int = 0) -> str:
     raise StudyFailed(f"The study {what}.{where} {go_on}")
 
 
+def _again(remote: Remote, identity: str) -> str:
+    return f"`tune-rnn submit {remote.cluster.path} --follow {identity}`"
+
+
+def _patiently(ask: Callable[[], T], again: str) -> T:
+    """Try for long what can be done twice: the connection may have dropped."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except Unreachable as error:
+            if time.monotonic() > deadline:
+                raise _unreachable(again) from error
+        time.sleep(2)
+
+
+def _unreachable(again: str) -> TuneRnnError:
+    return TuneRnnError(f"The head cannot be reached any more. {again} attaches to the study again.")
+
+
 def _follow(remote: Remote, identity: str, offset: int, again: str) -> None:
     lost_at: float | None = None
     while True:
-        with subprocess.Popen(remote.command("follow", identity, str(offset)), stdout=subprocess.PIPE) as ssh:
+        command = remote.command("follow", identity, str(offset))
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as ssh:
             assert ssh.stdout is not None
             while piece := os.read(ssh.stdout.fileno(), 1 << 16):
                 lost_at, offset = None, offset + len(piece)
@@ -102,7 +126,7 @@ def _follow(remote: Remote, identity: str, offset: int, again: str) -> None:
             return
         lost_at = lost_at or time.monotonic()
         if time.monotonic() - lost_at > PATIENCE_S:
-            raise TuneRnnError(f"The head cannot be reached any more. {again} attaches to the study again.")
+            raise _unreachable(again)
         time.sleep(2)
 
 
@@ -141,17 +165,9 @@ def _latest(remote: Remote, state: str = "") -> str:
     return str(studies[-1])
 
 
-def _log(remote: Remote, identity: str) -> bytes:
-    """All that an ended study has printed."""
-    done = subprocess.run(remote.command("follow", identity, "0"), capture_output=True, check=False)
-    if done.returncode == UNREACHABLE:
-        raise remote.unreachable(done.stderr.decode(errors="replace"))
-    return done.stdout
-
-
 def _check(remote: Remote, experiment: Experiment) -> None:
     """Refuse a cluster that is not fit for the study, before anything is sent there."""
-    ours = {name: version for name, version in versions(PACKAGES).items() if version}
+    ours = {name: version for name, version in versions(PACKAGES).items() if version and name != "python"}
     given = {"versions": ours, "uses_gpus": experiment.resources.may_use_gpu}
     found = remote.ask("inspect", given=given)
     machines = found["machines"]
@@ -172,7 +188,8 @@ def _pack(folder: Path, experiment: Experiment, sha256: str, identity: str, clus
     packed = packed if is_theirs else packed.replace("storage", f"results/{identity}")
     (folder / "experiment.yaml").write_text(packed.to_yaml(), "utf-8")
     local = "results" if is_theirs else storage
-    Job(identity, experiment.name, sha256, paths, str(Path(local).absolute()), cluster.promised).write(folder)
+    here = str(Path(local).expanduser().absolute())
+    Job(identity, experiment.name, sha256, paths, here, cluster.promised).write(folder)
 
 
 def _copy_named_corpus(experiment: Experiment, to: Path) -> None:
@@ -188,11 +205,11 @@ def _copy_named_corpus(experiment: Experiment, to: Path) -> None:
         shutil.copyfile(source.content, folder / file.name)
 
 
-def _bring_back(remote: Remote, found: dict[str, Any]) -> Path:
+def _bring_back(remote: Remote, found: dict[str, Any], again: str) -> Path:
     """Copy a run here, all but its checkpoints, with the paths of the data as they are here."""
     job = found["job"]
     run = directory.create(job["storage"], job["name"])
-    remote.fetch(found["run"], run.path, NOT_BROUGHT)
+    _patiently(lambda: remote.fetch(found["run"], run.path, NOT_BROUGHT), again)
     experiment = Experiment.of_run(run.experiment).replace("storage", job["storage"])
     for key, value in job["paths"].items():
         experiment = experiment.replace(key, value)

@@ -10,6 +10,9 @@ from typing import Any
 from tune_rnn.errors import InputError
 from tune_rnn.yaml_io import read_yaml
 
+RAYS_MAX_WORKERS = 2
+"""So many workers does a cluster grow to, where its file does not say."""
+
 
 @dataclass(frozen=True)
 class ClusterFile:
@@ -89,10 +92,14 @@ def _key_of(file: Path, auth: Mapping[str, Any], provider: Mapping[str, Any]) ->
 def _promised(given: Mapping[str, Any]) -> tuple[dict[str, float], ...]:
     """Resources of the head and of each worker that the cluster may have at once."""
     types = given.get("available_node_types") or {}
-    promised: list[dict[str, float]] = []
+    most = given.get("max_workers", RAYS_MAX_WORKERS)
+    heads: list[dict[str, float]] = []
+    workers: list[dict[str, float]] = []
     for name, node_type in types.items():
         resources = node_type.get("resources") or {}
-        count = 1 if name == given.get("head_node_type") else node_type.get("max_workers", 0)
         wanted = {kind: float(resources[kind]) for kind in ("CPU", "GPU") if kind in resources}
-        promised += [wanted] * count
-    return tuple(promised)
+        if name == given.get("head_node_type"):
+            heads.append(wanted)
+        else:
+            workers += [wanted] * node_type.get("max_workers", most)
+    return (*heads, *workers[:most])

@@ -44,8 +44,21 @@ def inspect(given: Mapping[str, Any]) -> Answer:
 
 
 def start(given: Mapping[str, Any]) -> Answer:
-    """Start a study whose files are there, as a Ray job."""
+    """Start a study whose files are there, as a Ray job; once, however often it is asked over a bad connection."""
     directory = JobDirectory.of(HOME, given["id"])
+    mark = directory.path / "started"
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return {"id": given["id"]}
+    try:
+        return _start(directory)
+    except BaseException:
+        mark.unlink()
+        raise
+
+
+def _start(directory: JobDirectory) -> Answer:
     os.environ["TUNE_RNN_DATA"] = str(directory.path / "data")
     os.chdir(HOME)
     experiment = Experiment.load(directory.experiment)
@@ -58,14 +71,14 @@ def start(given: Mapping[str, Any]) -> Answer:
 
 
 def resume(given: Mapping[str, Any]) -> Answer:
-    """Go on with a study that was interrupted or has died, or with a larger budget."""
+    """Go on with a study that was interrupted or has died, or with a larger budget; says how much it had printed."""
     directory = JobDirectory.of(HOME, given["id"])
     if _state(directory) == "running":
         raise InputError(given["id"], "is running", "Attach to it with `tune-rnn submit CLUSTER --follow`.")
-    if directory.run is None or not directory.run.experiment.exists():
-        return _submit(directory, "run")
+    has_run = directory.run is not None and directory.run.experiment.exists()
+    printed = directory.log.stat().st_size if directory.log.exists() else 0
     directory.forget_exit()
-    return _submit(directory, "resume", *given["overrides"])
+    return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
 
 
 def follow(identity: str, offset: int) -> None:
@@ -136,10 +149,12 @@ def _state(directory: JobDirectory) -> str:
     """ "running", "ended", or "died" for one that was killed."""
     if directory.exit_status is not None:
         return "ended"
+    if directory.is_held:
+        return "running"
     note = directory.path / "ray_job"
     if not note.exists():
         return "died"
-    try:
+    try:  # it may be about to begin
         job = _client().get_job_info(note.read_text("utf-8"))
     except (InputError, OSError, RuntimeError):  # of a Ray that is gone
         return "died"
@@ -184,7 +199,11 @@ def _ray() -> Iterator[None]:
 
 
 def _no_ray(error: Exception) -> InputError:
-    return InputError("the head", f"no Ray answers there ({str(error).splitlines()[0]})", "Run `ray up` again.")
+    return InputError(
+        "the head",
+        f"no Ray answers there ({str(error).splitlines()[0]})",
+        "Run `ray up` again, which ends what still runs there.",
+    )
 
 
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {

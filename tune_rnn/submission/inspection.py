@@ -57,11 +57,12 @@ def ask_all() -> list[dict[str, Any]]:
         sent = time.time()
         asked.append((node, sent, task.options(scheduling_strategy=strategy).remote("GPU" in node["Resources"])))
     answers = []
+    deadline = time.monotonic() + ANSWER_S
     for node, sent, reference in asked:
         resources = {kind: node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")}
         answer = {"address": node["NodeManagerAddress"], "resources": resources, "sent": sent}
         try:
-            answer |= ray.get(reference, timeout=ANSWER_S) | {"answered": time.time()}
+            answer |= ray.get(reference, timeout=max(0.0, deadline - time.monotonic())) | {"answered": time.time()}
         except ray.exceptions.RayError as error:
             answer["error"] = str(error).splitlines()[0]
         answers.append(answer)
@@ -69,8 +70,12 @@ def ask_all() -> list[dict[str, Any]]:
 
 
 def problems(answers: Sequence[Mapping[str, Any]], ours: Mapping[str, str], uses_gpus: bool) -> list[str]:
-    """What is wrong with the machines, a sentence each; `ours`: the submitter's versions."""
+    """What is wrong with the machines, a sentence each; `ours`: the submitter's versions of packages.
+
+    The submitter's Python may be another one; those of the machines must be the same.
+    """
     found = []
+    head = next((one["versions"]["python"] for one in answers if "error" not in one), "")
     for one in answers:
         where = f"{one.get('host', '?')} ({one['address']})"
         if "error" in one:
@@ -81,6 +86,8 @@ def problems(answers: Sequence[Mapping[str, Any]], ours: Mapping[str, str], uses
             for name, version in ours.items()
             if not _same(one["versions"].get(name), version)
         ]
+        if one["versions"]["python"] != head:
+            found.append(f"{where} has Python {one['versions']['python']}, another has {head}")
         early, late = one["sent"] - SKEW_S, one["answered"] + SKEW_S
         if not early <= one["time"] <= late:
             found.append(f"{where} has a clock that is {abs(one['time'] - one['answered']):.0f} s off the head's")

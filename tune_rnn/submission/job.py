@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from tune_rnn import cli
-from tune_rnn.experiment import Experiment
-from tune_rnn.results.directory import free_run
+from tune_rnn.results.directory import NOTE
 from tune_rnn.study.cluster import PROMISED
 from tune_rnn.submission.jobs import JobDirectory
 
@@ -25,15 +24,14 @@ def main(folder: str, command: str, *overrides: str) -> int:
     os.environ[PROMISED] = json.dumps(job.promised)
     os.environ["TUNE_RNN_DATA"] = str(directory.path / "data")
     if command == "run":
-        experiment = Experiment.load(directory.experiment)
-        run = free_run(experiment.storage, experiment.name)
-        directory.note_run(run)
-        arguments = ["run", str(directory.experiment), f"name={run.path.name}"]
+        os.environ[NOTE] = str(directory.run_note)
+        arguments = ["run", str(directory.experiment)]
     else:
         assert directory.run is not None, "the head has looked"
-        arguments = ["resume", directory.run.place, *overrides]
-    status = cli.main(arguments)
-    directory.note_exit(status)
+        arguments = ["resume", directory.run.place]
+    with directory.held():
+        status = cli.main([*arguments, *overrides])
+        directory.note_exit(status)
     return status
 
 

@@ -6,8 +6,11 @@ study prints), `run.json` (where its run is) and, once it has ended, `outcome.js
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,12 +76,28 @@ class JobDirectory:
     @property
     def run(self) -> RunDirectory | None:
         """The study's run; None where there is none yet."""
-        note = self.path / "run.json"
-        found = json.loads(note.read_text("utf-8")) if note.exists() else None
+        found = json.loads(self.run_note.read_text("utf-8")) if self.run_note.exists() else None
         return RunDirectory(Path(found["path"]), found["url"]) if found else None
 
-    def note_run(self, run: RunDirectory) -> None:
-        write_atomically(self.path / "run.json", json.dumps({"path": str(run.path), "url": run.url}))
+    @property
+    def run_note(self) -> Path:
+        return self.path / "run.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the study's process is at work: the operating system lets go of it when that dies."""
+        with (self.path / "held").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @property
+    def is_held(self) -> bool:
+        with (self.path / "held").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @property
     def exit_status(self) -> int | None:

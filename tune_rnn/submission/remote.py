@@ -23,6 +23,10 @@ ROOT = "tune_rnn"
 """The directory of everything of ours on the head, in the home directory of the user that logs in."""
 
 
+class Unreachable(InputError):
+    """No connection to the head."""
+
+
 class Remote:
     """The head of a cluster."""
 
@@ -85,16 +89,16 @@ class Remote:
         if done.returncode:
             raise TuneRnnError(f"rsync with {self.cluster.host} failed: {done.stderr.strip()}")
 
-    def unreachable(self, message: str) -> InputError:
+    def unreachable(self, message: str) -> Unreachable:
         rule = f"{self._target} cannot be reached over SSH ({message.strip() or 'no answer'})"
-        return InputError(
-            str(self.cluster.path), rule, f"Run `ray up {self.cluster.path}` first, or see to the network."
-        )
+        remedy = f"Run `ray up {self.cluster.path}` first, or see to the network."
+        return Unreachable(str(self.cluster.path), rule, remedy)
 
 
 def _not_installed(message: str) -> tuple[str, str]:
     last = message.strip().splitlines()[-1:] or ["no answer"]
-    return f"the head has no tune_rnn that answers ({last[0]})", "Run `ray up` again, which installs it."
+    remedy = "Run `ray up` again, which installs it, and ends what still runs there."
+    return f"the head has no tune_rnn that answers ({last[0]})", remedy
 
 
 def _error_of(error: Mapping[str, Any]) -> TuneRnnError:
