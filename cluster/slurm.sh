@@ -17,7 +17,7 @@ export RAY_AUTH_MODE=token SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 # In the home directory, which all nodes see. The token is in a file there, and in no argument.
 private="$(mktemp -d "$HOME/.tune-rnn-$SLURM_JOB_ID-XXXXXX")"
 temporary="/tmp/ray-$SLURM_JOB_ID"
-step=(srun --overlap --export=ALL --ntasks-per-node=1)
+step=(srun --overlap --export=ALL)
 study=""
 end() {
   local status=$?
@@ -26,7 +26,7 @@ end() {
   [[ -z "$study" ]] || { kill "$study" && wait "$study"; } || true # it writes down where it is
   kill $(jobs -p) 2> /dev/null || true
   wait || true
-  "${step[@]}" --nodes="$SLURM_JOB_NUM_NODES" rm -rf "$temporary" || true
+  "${step[@]}" --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" rm -rf "$temporary" || true
   rm -rf "$private"
   exit "$status"
 }
@@ -34,7 +34,7 @@ trap end EXIT
 trap 'exit 143' TERM INT
 
 start() { # start NODES WHICH [ARGUMENT …]: Ray on some nodes, with as many open files as they allow
-  "${step[@]}" --nodes="$1" "$2" bash -c 'ulimit -n $(ulimit -Hn) && RAY_AUTH_MODE=token exec ray start "$@"' start \
+  "${step[@]}" --nodes="$1" --ntasks="$1" "$2" bash -c 'ulimit -n $(ulimit -Hn) && RAY_AUTH_MODE=token exec ray start "$@"' start \
     "${@:3}" --block --temp-dir="$temporary" --num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats &
 }
 
@@ -43,7 +43,7 @@ export RAY_AUTH_TOKEN_PATH="$private/token"
 
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 head="${nodes[0]}" # this script runs there
-ip="$("${step[@]}" --nodes=1 --nodelist="$head" hostname --ip-address)"
+ip="$("${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address)"
 ip="${ip%% *}"
 address="$ip:$((20000 + SLURM_JOB_ID % 10000))"
 

@@ -108,7 +108,7 @@ def test_a_worker_is_started_for_a_trial(name: str) -> None:
     """A cloud's machine is started for what its type is said to have, and for nothing else."""
     worker = load(name)["available_node_types"]["worker"]["resources"]
     for cpu, gpu in ((1.0, 1.0), (4.0, 1.0), (0.5, 0.25)):
-        wanted = [_resources_of_slot(Slots(4, cpu, gpu), slot).bundles for slot in range(4)]
+        wanted: Any = [_resources_of_slot(Slots(4, cpu, gpu), slot).bundles for slot in range(4)]
         assert all(_fits(worker, bundle) for bundles in wanted for bundle in bundles)
         assert len({str(bundles) for bundles in wanted}) == 4, "Ray tells slots apart"
 

@@ -6,6 +6,7 @@ The head is stood in for by its own module, in this process; `tests/cluster` has
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.
         return made.ask(command, given)
 
     monkeypatch.setattr(Remote, "ask", ask)
-    monkeypatch.setattr(client.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(StudyFailed, match="has failed"):
         client.follow(str(a_cluster(tmp_path)), "small-1")
     drops[:] = [True]
@@ -312,6 +313,7 @@ def test_a_study_that_ended_before_its_first_trial_begins_again_with_what_is_cha
     assert head.resume({"id": "small-1", "overrides": ["budget.trials=3"]})["printed"] == len("stopped\n")
     assert made.started[1].endswith("small-1 run budget.trials=3")
     assert directory.exit_status is None
+    directory.experiment.touch()
     directory.run_note.write_text(json.dumps({"path": str(directory.path), "url": ""}))
     head.resume({"id": "small-1", "overrides": []})
     assert made.started[2].endswith("small-1 resume")

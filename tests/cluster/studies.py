@@ -66,6 +66,14 @@ def machines_of(bed: Bed) -> int:
     return sum(int(line.split()[0]) for line in active.splitlines() if line.strip()[:1].isdigit())
 
 
+def all_answer(bed: Bed) -> bool:
+    """Whether all three machines are there and at work, and none is one that Ray has yet to miss."""
+    asked = """echo '{"versions": {}, "uses_gpus": false}' | python -m tune_rnn.submission.head inspect"""
+    said = bed.head.run(asked, env={"RAY_AUTH_MODE": "token"}).stdout
+    found = json.loads(said) if said else {"problems": ["Ray is gone"]}
+    return not found.get("problems", ["no answer"]) and len(found["machines"]) == 3
+
+
 class SubmittedStudy:
     """A study that `tune-rnn submit` runs on a bed's cluster."""
 

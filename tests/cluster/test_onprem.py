@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bed import Bed
-from studies import SubmittedStudy, epochs_of, machines_of, ray_up, wait
+from studies import SubmittedStudy, all_answer, epochs_of, ray_up, wait
 
 METADATA = Path(__file__).with_name("metadata.py")
 
@@ -67,7 +67,7 @@ def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, second
     bed.workers[0].connect(True)
     study.finish()
     study.check()
-    wait(lambda: machines_of(bed) == 3, 120, "the worker does not come back")
+    wait(lambda: all_answer(bed), 150, "the worker does not come back")
 
 
 def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) -> None:
@@ -82,7 +82,7 @@ def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) 
     )
     print(f"noticed after {time.monotonic() - killed_at:.0f} s")
     bed.workers[1].start()
-    wait(lambda: machines_of(bed) == 3, 150, "the worker does not come back")
+    wait(lambda: all_answer(bed), 150, "the worker does not come back")
     said = study.finish()
     assert "goes on from epoch" in said
     study.check()
@@ -107,7 +107,7 @@ def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: 
     assert set(reports.values()) == {1}, "nothing was trained twice"
     (worker.home / "notice").unlink()
     worker.start()
-    wait(lambda: machines_of(bed) == 3, 150, "the worker does not come back")
+    wait(lambda: all_answer(bed), 150, "the worker does not come back")
 
 
 def test_trials_share_gpus_and_each_has_its_own(bed: Bed, cluster: str) -> None:
