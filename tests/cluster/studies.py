@@ -69,9 +69,9 @@ def machines_of(bed: Bed) -> int:
 def all_answer(bed: Bed) -> bool:
     """Whether all three machines are there and at work, and none is one that Ray has yet to miss."""
     asked = """echo '{"versions": {}, "uses_gpus": false}' | python -m tune_rnn.submission.head inspect"""
-    said = bed.head.run(asked, env={"RAY_AUTH_MODE": "token"}).stdout
-    found = json.loads(said) if said else {"problems": ["Ray is gone"]}
-    return not found.get("problems", ["no answer"]) and len(found["machines"]) == 3
+    said = bed.head.run(asked, env={"RAY_AUTH_MODE": "token"}).stdout.splitlines()
+    found = json.loads(said[-1]) if said and said[-1].startswith("{") else {}
+    return found.get("problems") == [] and len(found["machines"]) == 3
 
 
 class SubmittedStudy:

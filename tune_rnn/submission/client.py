@@ -118,10 +118,14 @@ def _follow(remote: Remote, identity: str, offset: int, again: str) -> None:
         command = remote.command("follow", identity, str(offset))
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as ssh:
             assert ssh.stdout is not None
-            while piece := os.read(ssh.stdout.fileno(), 1 << 16):
-                lost_at, offset = None, offset + len(piece)
-                sys.stdout.buffer.write(piece)
-                sys.stdout.buffer.flush()
+            try:
+                while piece := os.read(ssh.stdout.fileno(), 1 << 16):
+                    lost_at, offset = None, offset + len(piece)
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.buffer.flush()
+            except BaseException:
+                ssh.terminate()
+                raise
         if ssh.returncode != UNREACHABLE:
             return
         lost_at = lost_at or time.monotonic()
