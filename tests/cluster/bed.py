@@ -118,7 +118,9 @@ class Host:
     def start_command(self, *command: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """The same in the background."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(self.command(" ".join(command), env), text=True, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
+        started = subprocess.Popen(self.command(" ".join(command), env), text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        self.bed.commands.append(started)
+        return started  # type: ignore[no-any-return]
 
     def command(self, command: str, env: Mapping[str, str] | None = None) -> list[str]:
         """What runs a shell command there."""
@@ -190,6 +192,7 @@ class Bed:
         self.home = self.folder / "home"
         self.home.mkdir()
         self.groups: list[Path] = []
+        self.commands: list[subprocess.Popen[str]] = []
         root, sshd = f"root:x:0:0:root:{self.home}:/bin/bash", "sshd:x:105:65534::/run/sshd:/bin/false"
         (self.folder / "passwd").write_text(f"{root}\n{sshd}\n")
         self.switch = subprocess.Popen([*DIES_WITH_US, "unshare", "--net", "sleep", "infinity"], start_new_session=True)
@@ -236,6 +239,10 @@ class Bed:
             host.kill()
         self.switch.kill()
         self.switch.wait()
+        for command in self.commands:
+            command.kill()
+            if command.stdout and not command.stdout.closed:
+                command.communicate()
         for folder in self.groups:
             while (folder / "cgroup.procs").read_text():
                 time.sleep(0.05)
