@@ -67,7 +67,7 @@ def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, second
     bed.workers[0].connect(True)
     study.finish()
     study.check()
-    wait(lambda: all_answer(bed), 150, "the worker does not come back")
+    wait(lambda: all_answer(bed), 240, "the worker does not come back")
 
 
 def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) -> None:
@@ -82,7 +82,7 @@ def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) 
     )
     print(f"noticed after {time.monotonic() - killed_at:.0f} s")
     bed.workers[1].start()
-    wait(lambda: all_answer(bed), 150, "the worker does not come back")
+    wait(lambda: all_answer(bed), 240, "the worker does not come back")
     said = study.finish()
     assert "goes on from epoch" in said
     study.check()
@@ -98,6 +98,8 @@ def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: 
     (worker.home / "notice").write_text(json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}))
     wait(lambda: not worker.processes("Trainable.train"), 60, "trials stay")
     worker.kill()
+    (worker.home / "notice").unlink()
+    worker.start()
     said = study.finish()
     assert "its machine is about to be taken away" in said
     assert "4 trials at a time now, 6 before" in said
@@ -105,9 +107,7 @@ def test_trials_leave_a_spot_machine_before_it_is_taken_back(bed: Bed, cluster: 
     events = [json.loads(line) for line in study.lines()]
     reports = Counter((event["trial"], event["report"]["spent"]) for event in events if event["event"] == "report")
     assert set(reports.values()) == {1}, "nothing was trained twice"
-    (worker.home / "notice").unlink()
-    worker.start()
-    wait(lambda: all_answer(bed), 150, "the worker does not come back")
+    wait(lambda: all_answer(bed), 240, "the worker does not come back")
 
 
 def test_trials_share_gpus_and_each_has_its_own(bed: Bed, cluster: str) -> None:
