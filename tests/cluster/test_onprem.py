@@ -124,7 +124,7 @@ def test_trials_share_gpus_and_each_has_its_own(bed: Bed, cluster: str) -> None:
 
 def test_a_study_is_on_object_storage(bed: Bed, cluster: str) -> None:
     """A server on the laptop that speaks S3; rights are in a file, where Amazon's libraries look for them."""
-    server = bed.laptop.start_command(f"moto_server -H {bed.laptop.address} -p 5000")
+    server = bed.laptop.start_command(f"moto_server -H {bed.laptop.address} -p 5000 > ~/moto.log 2>&1")
     for host in (bed.laptop, bed.head):
         (host.home / ".aws").mkdir()
         (host.home / ".aws/credentials").write_text("[default]\naws_access_key_id=a\naws_secret_access_key=b\n")
