@@ -8,7 +8,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from bed import Bed
 from studies import SubmittedStudy, all_answer, epochs_of, ray_up, wait
 
@@ -58,16 +57,16 @@ def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
     assert before.items() <= epochs_of(study.journal).items()
 
 
-@pytest.mark.parametrize("seconds", [20, 120])
-def test_a_worker_is_cut_off_the_network_and_back(bed: Bed, cluster: str, seconds: float) -> None:
-    study = SubmittedStudy(bed, cluster, f"cut-{seconds}", epochs=60)
+def test_workers_are_cut_off_the_network_and_back(bed: Bed, cluster: str) -> None:
+    study = SubmittedStudy(bed, cluster, "cut-off", epochs=80)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
-    bed.workers[0].connect(False)
-    time.sleep(seconds)
-    bed.workers[0].connect(True)
+    for worker, seconds in zip(bed.workers, (20, 120), strict=True):
+        worker.connect(False)
+        time.sleep(seconds)
+        worker.connect(True)
     study.finish()
     study.check()
-    wait(lambda: all_answer(bed), 240, "the worker does not come back")
+    wait(lambda: all_answer(bed), 240, "a worker does not come back")
 
 
 def test_a_worker_is_killed_and_another_time_it_is_back(bed: Bed, cluster: str) -> None:
