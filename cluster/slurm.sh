@@ -13,6 +13,7 @@ set -euo pipefail
 [[ -d "${1:?give an experiment file, or a run}" ]] && what=resume || what=run
 source "${TUNE_RNN_ENV:-$HOME/tune_rnn/env}/bin/activate"
 export RAY_AUTH_MODE=token SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+export RAY_max_direct_call_object_size=100000000 RAY_task_rpc_inlined_bytes_limit=100000000 # see README.md
 
 # In the home directory, which all nodes see. The token is in a file there, and in no argument.
 private="$(mktemp -d "$HOME/.tune-rnn-$SLURM_JOB_ID-XXXXXX")"
