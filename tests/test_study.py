@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -423,6 +424,16 @@ def test_resume_refuses_everything_but_a_larger_budget(finished: Result) -> None
         tune_rnn.resume(finished.path, ["budget.trials=2"])
     with locked(RunDirectory(finished.path)), pytest.raises(InputError, match="in use by process"):
         tune_rnn.resume(finished.path)
+
+
+def test_a_copy_without_checkpoints_is_not_gone_on_with(finished: Result, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished.path, tmp_path / "copy", ignore=shutil.ignore_patterns("ray"))
+    before = sorted(copy.rglob("*"))
+    with pytest.raises(
+        InputError, match=r"copy: has no checkpoints to go on from\. Go on where it was run: `tune-rnn sub"
+    ):
+        tune_rnn.resume(copy, ["budget.trials=9"])
+    assert sorted(copy.rglob("*")) == before
 
 
 def test_resume_refuses_changed_data(corpus: Path, tmp_path: Path) -> None:

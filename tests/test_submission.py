@@ -95,7 +95,7 @@ def test_what_is_no_cluster_s_file_is_refused(tmp_path: Path, changed: dict[str,
 
 
 def test_a_missing_cluster_s_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.yaml"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml: there is no such file\. Give a file for `ray up`"):
         read_cluster(tmp_path / "nowhere.yaml")
 
 
@@ -139,7 +139,8 @@ def test_a_study_goes_with_its_text_and_comes_back_with_its_paths(
     head = Head(monkeypatch, inspect={"machines": MACHINES, "problems": []})
     cluster, file = a_cluster(tmp_path), a_study(tmp_path, corpus)
     outcome = {"exit_status": 0, "state": "ended", "run": "/home/me/tune_rnn/results/x"}
-    job = {"name": "small", "storage": str(tmp_path / "results"), "paths": {"task.corpus": str(corpus)}}
+    paths = {"task.corpus": str(corpus)}
+    job = {"id": "small-1", "name": "small", "storage": str(tmp_path / "results"), "paths": paths}
     head.answers["outcome"] = outcome | {"job": job}
     said = client.submit(str(cluster), str(file), ["budget.trials=3"])
     assert said == f"Brought back to {tmp_path / 'results' / 'small'}"
@@ -150,6 +151,9 @@ def test_a_study_goes_with_its_text_and_comes_back_with_its_paths(
     there = yaml.safe_load(head.sent["experiment.yaml"])
     assert (there["budget"]["trials"], there["storage"]) == (3, f"results/{identity}")
     assert corpus.read_text() in head.sent.values()
+    assert client.follow(str(cluster), "small-1") == said, "a copy is brought up to date, and no other is made"
+    head.answers["outcome"]["job"]["id"] = "small-2"
+    assert client.follow(str(cluster), "small-2").endswith("results/small-2")
     written = json.loads(head.sent["job.json"])
     assert (written["id"], written["storage"], written["paths"]) == (
         identity,
@@ -217,7 +221,7 @@ def test_the_latest_study_is_meant_where_none_is_named(tmp_path: Path, monkeypat
     studies = [{"id": "old", "state": "running"}, {"id": "new", "state": "ended"}]
     head = Head(monkeypatch, status={"studies": studies}, stop={"state": "ended"})
     cluster = str(a_cluster(tmp_path))
-    assert "--resume old" in client.stop(cluster, None), "the latest that runs"
+    assert "--follow old" in client.stop(cluster, None), "the latest that runs"
     head.answers["status"] = {"studies": []}
     with pytest.raises(InputError, match="no study is running there"):
         client.stop(cluster, None)

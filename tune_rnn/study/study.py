@@ -81,6 +81,7 @@ def resume(
     experiment = _with_larger_budget(before, overrides)
     corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
     journal.check_data(corpus.sha256)
+    _check_checkpoints(old, journal)
     check_search(experiment.search, experiment.space)
     _check_final(before, experiment, journal)
     earlier = read_earlier(experiment, corpus.sha256)
@@ -123,6 +124,14 @@ def _check_wanted(overrides: Sequence[str], larger: Experiment) -> None:
     keys = [override.partition("=")[0] for override in overrides if override.startswith("final.")]
     if keys and "final.top_k" not in keys and larger.final is None:
         raise InputError(keys[0], "there is no final stage, as final.top_k is 0", "Add final.top_k=3.")
+
+
+def _check_checkpoints(run: directory.RunDirectory, journal: Journal) -> None:
+    """Refuse a copy of a run without checkpoints, as it comes back from a cluster."""
+    saved = [run.path / trial.checkpoint for trial in journal.trials.values() if trial.checkpoint]
+    if saved and not any(path.exists() for path in saved):
+        remedy = "Go on where it was run: `tune-rnn submit CLUSTER --resume STUDY`, if that was a cluster."
+        raise InputError(run.place, "has no checkpoints to go on from", remedy)
 
 
 def _check_final(before: Experiment, after: Experiment, journal: Journal) -> None:

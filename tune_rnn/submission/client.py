@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 PATIENCE_S = 600.0
 """How long `submit` tries to reach again a head whose connection has dropped."""
+
+SUBMITTED = "submitted.json"
+"""In a copy that was brought back: which study it is one of."""
 
 NOT_BROUGHT = ("ray/", "lock.json", "*.new")
 """Of a run's directory: checkpoints, which stay where the study can be resumed."""
@@ -75,7 +79,8 @@ def attend(remote: Remote, identity: str, offset: int = 0) -> str:
         _follow(remote, identity, offset, again)
     except KeyboardInterrupt:
         end = f"`tune-rnn stop {remote.cluster.path} {identity}`"
-        raise StudyInterrupted(f"\nThe study goes on. {again} attaches to it again, {end} ends it.") from None
+        print(file=sys.stderr)
+        raise StudyInterrupted(f"The study goes on. {again} attaches to it again, {end} ends it.") from None
     found = _patiently(lambda: remote.ask("outcome", given={"id": identity}), again)
     if found["state"] == "running":
         raise TuneRnnError(f"The head does not show the study's log any more. {again} attaches to the study again.")
@@ -158,7 +163,8 @@ def stop(cluster: str, identity: str | None) -> str:
     state = remote.ask("stop", given={"id": identity})["state"]
     if state == "running":
         raise TuneRnnError(f"{identity} has not ended yet.")
-    return f"{identity} has ended; `tune-rnn submit {cluster} --resume {identity}` goes on with it."
+    submit = f"tune-rnn submit {cluster}"
+    return f"{identity} has ended. `{submit} --follow {identity}` brings back what there is, `--resume` goes on."
 
 
 def _latest(remote: Remote, state: str = "") -> str:
@@ -212,13 +218,23 @@ def _copy_named_corpus(experiment: Experiment, to: Path) -> None:
 def _bring_back(remote: Remote, found: dict[str, Any], again: str) -> Path:
     """Copy a run here, all but its checkpoints, with the paths of the data as they are here."""
     job = found["job"]
-    run = directory.create(job["storage"], job["name"])
+    run = _copy_of(job)
     _patiently(lambda: remote.fetch(found["run"], run.path, NOT_BROUGHT), again)
     experiment = Experiment.of_run(run.experiment).replace("storage", job["storage"])
     for key, value in job["paths"].items():
         experiment = experiment.replace(key, value)
     directory.write_atomically(RunDirectory(run.path).experiment, experiment.to_yaml())
     return run.path
+
+
+def _copy_of(job: dict[str, Any]) -> RunDirectory:
+    """Where a study has been brought back to before, or else a new directory."""
+    for note in Path(job["storage"]).glob(f"*/{SUBMITTED}"):
+        if json.loads(note.read_text("utf-8"))["id"] == job["id"]:
+            return RunDirectory(note.parent)
+    run = directory.create(job["storage"], job["name"])
+    directory.write_atomically(run.path / SUBMITTED, json.dumps({"id": job["id"]}))
+    return run
 
 
 def _say(text: str) -> None:

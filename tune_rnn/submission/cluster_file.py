@@ -10,6 +10,8 @@ from typing import Any
 from tune_rnn.errors import InputError
 from tune_rnn.yaml_io import read_yaml
 
+FOR_RAY_UP = "Give a file for `ray up`, such as cluster/onprem.yaml."
+
 RAYS_MAX_WORKERS = 2
 """So many workers does a cluster grow to, where its file does not say."""
 
@@ -32,6 +34,8 @@ class ClusterFile:
 def read_cluster(path: str | Path) -> ClusterFile:
     """Read a file for `ray up`; InputError for what is not one, or for a cluster that is not up."""
     file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(str(path), "there is no such file", FOR_RAY_UP)
     given = read_yaml(file)
     provider = _section(given, "provider", path)
     auth = _section(given, "auth", path)
@@ -51,7 +55,7 @@ def read_cluster(path: str | Path) -> ClusterFile:
 def _section(given: Any, name: str, path: str | Path) -> dict[str, Any]:
     section = given.get(name) if isinstance(given, dict) else None
     if not isinstance(section, dict):
-        raise InputError(str(path), f"has no section {name}", "Give a file for `ray up`, such as cluster/onprem.yaml.")
+        raise InputError(str(path), f"has no section {name}", FOR_RAY_UP)
     return section
 
 

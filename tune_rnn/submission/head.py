@@ -178,7 +178,7 @@ def _client() -> Any:
     try:
         return JobSubmissionClient(DASHBOARD)
     except (OSError, RuntimeError) as error:  # OSError: requests' errors are some
-        raise _no_ray(error) from error
+        raise _no_ray() from error
 
 
 @contextmanager
@@ -191,19 +191,15 @@ def _ray() -> Iterator[None]:
     try:
         ray.init(address="auto", logging_level=logging.CRITICAL, log_to_driver=False)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
-        raise _no_ray(error) from error
+        raise _no_ray() from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _no_ray(error: Exception) -> InputError:
-    return InputError(
-        "the head",
-        f"no Ray answers there ({str(error).splitlines()[0]})",
-        "Run `ray up` again, which ends what still runs there.",
-    )
+def _no_ray() -> InputError:
+    return InputError("the head", "no Ray answers there", "Run `ray up`, which starts it anew.")
 
 
 COMMANDS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
