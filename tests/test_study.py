@@ -430,7 +430,7 @@ def test_a_copy_without_checkpoints_is_not_gone_on_with(finished: Result, tmp_pa
     copy = shutil.copytree(finished.path, tmp_path / "copy", ignore=shutil.ignore_patterns("ray"))
     before = sorted(copy.rglob("*"))
     with pytest.raises(
-        InputError, match=r"copy: has no checkpoints to go on from\. Go on where it was run: `tune-rnn sub"
+        InputError, match=r"copy: has no checkpoints to go on from\. Go on where it was run"
     ):
         tune_rnn.resume(copy, ["budget.trials=9"])
     assert sorted(copy.rglob("*")) == before

@@ -58,7 +58,7 @@ def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
 
 
 def test_workers_are_cut_off_the_network_and_back(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "cut-off", epochs=80)
+    study = SubmittedStudy(bed, cluster, "cut-off", "scheduler.algorithm=none", epochs=60)
     wait(study.has_checkpoints_everywhere, 120, "the study does not report")
     for worker, seconds in zip(bed.workers, (20, 120), strict=True):
         worker.connect(False)
