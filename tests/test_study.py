@@ -429,9 +429,7 @@ def test_resume_refuses_everything_but_a_larger_budget(finished: Result) -> None
 def test_a_copy_without_checkpoints_is_not_gone_on_with(finished: Result, tmp_path: Path) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "copy", ignore=shutil.ignore_patterns("ray"))
     before = sorted(copy.rglob("*"))
-    with pytest.raises(
-        InputError, match=r"copy: has no checkpoints to go on from\. Go on where it was run"
-    ):
+    with pytest.raises(InputError, match=r"copy: has no checkpoints to go on from\. Go on where it was run"):
         tune_rnn.resume(copy, ["budget.trials=9"])
     assert sorted(copy.rglob("*")) == before
 
