@@ -236,12 +236,16 @@ def test_status_shows_machines_and_studies(tmp_path: Path, monkeypatch: pytest.M
     studies = [
         {"id": "one", "state": "running", "trials": 7, "ended": 3, "best_loss": 1.23456, "place": "/r/one"},
         {"id": "two", "state": "died", "place": None},
+        *({"id": f"with {end}", "state": "ended", "exit_status": end, "place": None} for end in (0, 1, 130)),
     ]
     Head(monkeypatch, status={"machines": machines, "studies": studies})
     assert client.status(str(a_cluster(tmp_path))).splitlines() == [
         "mine: 2 machines, 6 processors, 2 GPUs",
         "  one: running, 3 of 7 trials ended, best loss 1.2346, in /r/one",
         "  two: died",
+        "  with 0: finished",
+        "  with 1: failed",
+        "  with 130: stopped",
     ]
 
 

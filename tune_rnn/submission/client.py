@@ -35,6 +35,9 @@ T = TypeVar("T")
 PATIENCE_S = 600.0
 """How long `submit` tries to reach again a head whose connection has dropped."""
 
+ENDS = {0: "finished", StudyInterrupted.exit_status: "stopped"}
+"""How a study has ended, by the exit status of its command; "failed" by any other."""
+
 SUBMITTED = "submitted.json"
 """In a copy that was brought back: which study it is one of."""
 
@@ -147,7 +150,8 @@ def status(cluster: str) -> str:
     processors, gpus = (sum(one.get(kind, 0.0) for one in alive) for kind in ("CPU", "GPU"))
     lines = [f"{remote.cluster.name}: {plural(len(alive), 'machine')}, {processors:g} processors, {gpus:g} GPUs"]
     for one in found["studies"]:
-        line = f"  {one['id']}: {one['state']}"
+        state = ENDS.get(one["exit_status"], "failed") if one["state"] == "ended" else one["state"]
+        line = f"  {one['id']}: {state}"
         if "trials" in one:
             line += f", {one['ended']} of {plural(one['trials'], 'trial')} ended"
         if one.get("best_loss") is not None:
