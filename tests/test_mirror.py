@@ -176,6 +176,29 @@ def test_who_was_taken_for_dead_leaves_the_run_to_who_took_it_over(
     assert json.loads(copy.get("lock.json") or b"")["id"] == "another"
 
 
+def test_a_run_that_is_taken_over_in_mid_round_is_left_as_it_is(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "BEAT_S", 0.0)
+    run, put = a_run(tmp_path / "run"), Copy.put
+    one = Mirror(run, copy, lambda text: None)
+    one.round()
+
+    def taken_over(self: Copy, name: str, content: bytes) -> None:
+        put(self, name, content)
+        if name == "experiment.yaml":
+            held = {"host": "elsewhere", "pid": 7, "id": "another", "time": time.time()}
+            put(self, "lock.json", json.dumps(held).encode())
+
+    monkeypatch.setattr(Copy, "put", taken_over)
+    (run / "experiment.yaml").write_text("name: run, changed")
+    (run / "trials.jsonl").write_text("one\ntwo\n")
+    (run / "ray/1/trial_0000/checkpoint_000001/checkpoint.pt").unlink()
+    one.round()
+    assert copy.get("trials.jsonl") == b"one\n"
+    assert copy.get("ray/1/trial_0000/checkpoint_000001/checkpoint.pt") == b"weights"
+
+
 def test_a_process_of_this_machine_holds_the_run_while_it_lives(copy: Copy, tmp_path: Path) -> None:
     """Two ways to write one address have two working directories, and no lock in common."""
     run = a_run(tmp_path / "run")

@@ -229,7 +229,7 @@ class Mirror:
         if self._known.get(JOURNAL) != (len(text), 0) and self._has_run():
             self.copy.put(JOURNAL, text)
             self._known[JOURNAL] = (len(text), 0)
-        for name in gone:
+        for name in gone if self._has_run() else ():
             self.copy.delete(name)
             del self._known[name]
 
