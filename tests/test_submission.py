@@ -201,7 +201,9 @@ def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     def ask(remote: Remote, command: str, given: Any = None) -> Any:
         if drops:
             drops.pop()
-            raise remote.unreachable("Connection timed out")
+            error = remote.unreachable("Warning: no such key\nConnection timed out\n")
+            assert "cannot be reached over SSH (Connection timed out). Run" in str(error)
+            raise error
         return made.ask(command, given)
 
     monkeypatch.setattr(Remote, "ask", ask)

@@ -90,15 +90,19 @@ class Remote:
             raise TuneRnnError(f"rsync with {self.cluster.host} failed: {done.stderr.strip()}")
 
     def unreachable(self, message: str) -> Unreachable:
-        rule = f"{self._target} cannot be reached over SSH ({message.strip() or 'no answer'})"
+        rule = f"{self._target} cannot be reached over SSH ({_last_line(message)})"
         remedy = f"Run `ray up {self.cluster.path}` first, or see to the network."
         return Unreachable(str(self.cluster.path), rule, remedy)
 
 
 def _not_installed(message: str) -> tuple[str, str]:
-    last = message.strip().splitlines()[-1:] or ["no answer"]
     remedy = "Run `ray up` again, which installs it, and ends what still runs there."
-    return f"the head has no tune_rnn that answers ({last[0]})", remedy
+    return f"the head has no tune_rnn that answers ({_last_line(message)})", remedy
+
+
+def _last_line(message: str) -> str:
+    """What a program ended with; warnings come before it."""
+    return (message.strip().splitlines() or ["no answer"])[-1]
 
 
 def _error_of(error: Mapping[str, Any]) -> TuneRnnError:
