@@ -6,6 +6,7 @@ The head is stood in for by its own module, in this process; `tests/cluster` has
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def test_a_study_goes_with_its_text_and_comes_back_with_its_paths(
     monkeypatch.chdir(tmp_path)
     head = Head(monkeypatch, inspect={"machines": MACHINES, "problems": []})
     cluster, file = a_cluster(tmp_path), a_study(tmp_path, corpus)
-    outcome = {"exit_status": 0, "state": "ended", "run": "/home/me/tune_rnn/results/x"}
+    outcome = {"id": "small-1", "exit_status": 0, "state": "ended", "run": "/home/me/tune_rnn/results/x"}
     paths = {"task.corpus": str(corpus)}
     job = {"id": "small-1", "name": "small", "storage": str(tmp_path / "results"), "paths": paths}
     head.answers["outcome"] = outcome | {"job": job}
@@ -151,8 +152,8 @@ def test_a_study_goes_with_its_text_and_comes_back_with_its_paths(
     there = yaml.safe_load(head.sent["experiment.yaml"])
     assert (there["budget"]["trials"], there["storage"]) == (3, f"results/{identity}")
     assert corpus.read_text() in head.sent.values()
-    assert client.follow(str(cluster), "small-1") == said, "a copy is brought up to date, and no other is made"
-    head.answers["outcome"]["job"]["id"] = "small-2"
+    assert client.follow(str(cluster), "small") == said, "a copy is brought up to date, and no other is made"
+    head.answers["outcome"]["id"] = head.answers["outcome"]["job"]["id"] = "small-2"
     assert client.follow(str(cluster), "small-2").endswith("results/small-2")
     written = json.loads(head.sent["job.json"])
     assert (written["id"], written["storage"], written["paths"]) == (
@@ -189,18 +190,17 @@ def test_how_a_study_ended_is_said(
     error: type[Exception],
     message: str,
 ) -> None:
-    Head(monkeypatch, outcome={"exit_status": status, "state": state, "run": None})
+    Head(monkeypatch, outcome={"id": "small-1", "exit_status": status, "state": state, "run": None})
     with pytest.raises(error, match=message):
         client.follow(str(a_cluster(tmp_path)), "small-1")
 
 
 def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Head(monkeypatch, outcome={"exit_status": 1, "state": "ended", "run": None})
-    drops = [True, True]
+    made = Head(monkeypatch, outcome={"id": "small-1", "exit_status": 1, "state": "ended", "run": None})
+    drops = [True, True, False]
 
     def ask(remote: Remote, command: str, given: Any = None) -> Any:
-        if drops:
-            drops.pop()
+        if drops and drops.pop():
             error = remote.unreachable("Warning: no such key\nConnection timed out\n")
             assert "cannot be reached over SSH (Connection timed out). Run" in str(error)
             raise error
@@ -210,7 +210,7 @@ def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(StudyFailed, match="has failed"):
         client.follow(str(a_cluster(tmp_path)), "small-1")
-    drops[:] = [True]
+    drops[:] = [True, False]
     monkeypatch.setattr(client, "PATIENCE_S", -1)
     with pytest.raises(
         TuneRnnError, match=r"cannot be reached any more\. `tune-rnn submit .* --follow small-1`"
@@ -221,9 +221,10 @@ def test_a_dropped_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_latest_study_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = [{"id": "old", "state": "running"}, {"id": "new", "state": "ended"}]
-    head = Head(monkeypatch, status={"studies": studies}, stop={"state": "ended"})
+    head = Head(monkeypatch, status={"studies": studies}, stop={"id": "old", "state": "ended"})
     cluster = str(a_cluster(tmp_path))
     assert "--follow old" in client.stop(cluster, None), "the latest that runs"
+    assert "--follow old" in client.stop(cluster, "an experiment's name")
     head.answers["status"] = {"studies": []}
     with pytest.raises(InputError, match="no study is running there"):
         client.stop(cluster, None)
@@ -329,11 +330,20 @@ def test_a_study_that_ended_before_its_first_trial_begins_again_with_what_is_cha
     assert made.started[2].endswith("small-1 resume")
 
 
+def test_a_study_goes_by_its_experiment_s_name_as_well(tmp_path: Path) -> None:
+    for number, name in enumerate(("small", "small", "other")):
+        folder = tmp_path / "jobs" / f"{name}-{number}"
+        folder.mkdir(parents=True)
+        Job(folder.name, name, "sha").write(folder)
+        os.utime(folder / "job.json", (number, number))
+    named = {name: JobDirectory.of(tmp_path, name).path.name for name in ("small", "small-0", "other")}
+    assert named == {"small": "small-1", "small-0": "small-0", "other": "other-2"}
+
+
 @pytest.mark.parametrize("identity", ["../../etc", "unknown", ""])
 def test_a_study_that_was_not_submitted_is_refused(tmp_path: Path, identity: str) -> None:
     folder = tmp_path / "jobs" / "small-1"
     folder.mkdir(parents=True)
     Job("small-1", "small", "sha").write(folder)
-    assert JobDirectory.of(tmp_path, "small-1").job.name == "small"
     with pytest.raises(InputError, match=r"The latest are: small-1\."):
         JobDirectory.of(tmp_path, identity)

@@ -120,12 +120,16 @@ def _add_model_commands(commands: Any) -> None:
 
 def _add_cluster_commands(commands: Any) -> None:
     """The commands for a cluster that `ray up CLUSTER` started."""
-    submit = commands.add_parser("submit", help="run a study on a cluster, follow it, bring the result back")
+    submit = commands.add_parser(
+        "submit",
+        help="run a study on a cluster, follow it, bring the result back",
+        epilog="STUDY: a study as `status` shows it, or its experiment's name; by default the latest.",
+    )
     _add_cluster(submit)
     submit.add_argument("file", metavar="FILE", nargs="?", help="experiment file (YAML)")
     _add_overrides(submit, "overrides, e.g. budget.trials=4")
     which = submit.add_mutually_exclusive_group()
-    which.add_argument("--follow", metavar="STUDY", nargs="?", const="", help="attach to a submitted study again")
+    which.add_argument("--follow", metavar="STUDY", nargs="?", const="", help="attach again to a submitted study")
     which.add_argument("--resume", metavar="STUDY", nargs="?", const="", help="go on with one that has not ended")
     submit.set_defaults(command=_submit)
 
@@ -135,7 +139,12 @@ def _add_cluster_commands(commands: Any) -> None:
 
     stop = commands.add_parser("stop", help="end a submitted study; what was done is kept")
     _add_cluster(stop)
-    stop.add_argument("study", metavar="STUDY", nargs="?", help="default: the latest that runs")
+    stop.add_argument(
+        "study",
+        metavar="STUDY",
+        nargs="?",
+        help="as `status` shows it, or its experiment's name; default: the latest that runs",
+    )
     stop.set_defaults(command=_stop)
 
 

@@ -31,7 +31,10 @@ from tune_rnn.tensorboard import DIVERGED, TrialBoard
 __all__ = ["Plan", "Recorder"]
 
 TICK_SHARE = 0.02
-"""What part of the time may be taken by looking at all trials."""
+"""What part of the time may be taken by looking at all trials, unless that would leave the terminal old for long."""
+
+LONGEST_PAUSE_S = 10.0
+"""How old what the terminal shows may be, where such a look takes long."""
 
 STAGE = "stage"
 """Column of the HParams tab that tells trials of the final stage from those of the search."""
@@ -183,7 +186,7 @@ class Recorder:
         if best is not None:
             self.best.offer(best, self.checkpoint_file(best))
         progress, now = self.progress(), time.monotonic()
-        self._next_tick = now + (now - began) / TICK_SHARE
+        self._next_tick = now + min((now - began) / TICK_SHARE, LONGEST_PAUSE_S)
         self.display.update(progress)
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:

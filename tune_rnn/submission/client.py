@@ -66,13 +66,13 @@ def resume(cluster: str, identity: str | None, overrides: Sequence[str]) -> str:
     remote = Remote(read_cluster(cluster))
     identity = identity or _latest(remote)
     resumed = remote.ask("resume", given={"id": identity, "overrides": list(overrides)})
-    return attend(remote, identity, resumed["printed"])
+    return attend(remote, resumed["id"], resumed["printed"])
 
 
 def follow(cluster: str, identity: str | None) -> str:
     """Attach to a submitted study again, by default the latest."""
     remote = Remote(read_cluster(cluster))
-    return attend(remote, identity or _latest(remote))
+    return attend(remote, remote.ask("outcome", given={"id": identity or _latest(remote)})["id"])
 
 
 def attend(remote: Remote, identity: str, offset: int = 0) -> str:
@@ -164,8 +164,9 @@ def stop(cluster: str, identity: str | None) -> str:
     """End a submitted study, by default the latest that runs; what was done is kept on the cluster."""
     remote = Remote(read_cluster(cluster))
     identity = identity or _latest(remote, "running")
-    state = remote.ask("stop", given={"id": identity})["state"]
-    if state == "running":
+    stopped = remote.ask("stop", given={"id": identity})
+    identity = stopped["id"]
+    if stopped["state"] == "running":
         raise TuneRnnError(f"{identity} has not ended yet.")
     submit = f"tune-rnn submit {cluster}"
     return f"{identity} has ended. `{submit} --follow {identity}` brings back what there is, `--resume` goes on."

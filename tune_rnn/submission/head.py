@@ -13,7 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +214,7 @@ COMMANDS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
 
 def main(command: str, *arguments: str) -> None:
     if command == "follow":
-        with suppress(InputError):  # of a study that is none: who follows asks for its outcome next, and hears of it
-            follow(arguments[0], int(arguments[1]))
+        follow(arguments[0], int(arguments[1]))
         return
     given = json.loads(sys.stdin.read() or "{}")
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -48,12 +47,14 @@ class JobDirectory:
 
     @classmethod
     def of(cls, root: Path, identity: str) -> JobDirectory:
-        """The directory of a job that is there; InputError for a name that is none."""
-        directory = cls(root / "jobs" / identity)
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", identity) or not (directory.path / JOB).is_file():
-            known = ", ".join(one.path.name for one in cls.all(root)[-5:]) or "none"
+        """The directory of a job, or of the latest one of an experiment's name; InputError where there is none."""
+        there = cls.all(root)
+        of_that_name = (one for one in reversed(there) if one.job.name == identity)
+        found = next((one for one in there if one.path.name == identity), None) or next(of_that_name, None)
+        if found is None:
+            known = ", ".join(one.path.name for one in there[-5:]) or "none"
             raise InputError(identity, "is no study that was submitted to this cluster", f"The latest are: {known}.")
-        return directory
+        return found
 
     @classmethod
     def all(cls, root: Path) -> list[JobDirectory]:
