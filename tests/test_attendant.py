@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,9 +77,13 @@ def test_a_notice_is_passed_on_once_and_what_ray_leaves_is_ended(
     raylet, logs = tmp_path / "raylet", tmp_path / "log_monitor.py"
     shutil.copy(sys.executable, raylet)
     logs.write_text("import time\ntime.sleep(60)\n")
-    sleep = ["-S", "-c", "import time; time.sleep(60)", "--node_id=1234", "--gcs-address=10.0.0.1:6379"]
+    with_agent = "import subprocess; subprocess.run(['sleep', '60'])"
+    sleep = ["-S", "-c", with_agent, "--node_id=1234", "--gcs-address=10.0.0.1:6379"]
     ray = psutil.Popen([raylet, *sleep], env={"PYTHONHOME": sys.base_prefix})
     passer = psutil.Popen([sys.executable, "-u", logs])
+    while not ray.children():
+        time.sleep(0.01)
+    agent = ray.children()[0]
     said: list[list[str]] = []
 
     def run(command: list[str], check: bool) -> None:
@@ -93,6 +98,7 @@ def test_a_notice_is_passed_on_once_and_what_ray_leaves_is_ended(
     monkeypatch.setattr(Service, "taken_back", "2017-09-18T08:22:00Z")
     attendant.attend("aws")
     assert passer.wait(10) != 0
+    agent.wait(10)
     assert len(said) == 2, "what went wrong is tried again"
     assert {"drain-node", "10.0.0.1:6379", "1234"} <= set(said[1])
     printed = capsys.readouterr().out.splitlines()

@@ -107,23 +107,31 @@ class SubmittedStudy:
         journal = self.journal
         return sum(len(trial.reports) for trial in journal.trials.values()) if journal else 0
 
-    def has_checkpoints_everywhere(self) -> bool:
-        """Whether each of the six trials that run first has been saved."""
-        assert self.command.poll() is None, self.command.communicate()[0]
-        journal = self.journal
-        first = [journal.trials[number] for number in range(6)] if journal and len(journal.trials) >= 6 else []
-        return bool(first) and all(trial.checkpoint for trial in first)
-
     def has_lost_a_trial(self) -> bool:
         journal = self.journal
         return journal is not None and any(trial.lost for trial in journal.trials.values())
 
-    def wait_for_reports(self, count: int, seconds: float = 120) -> None:
-        def there() -> bool:
-            assert self.command.poll() is None, self.command.communicate()[0]
-            return self.reports() >= count
+    def wait(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        """Wait for something that comes while the study is at work."""
 
-        wait(there, seconds, "the study does not report")
+        def there() -> bool:
+            assert self.command.poll() is None, f"{otherwise}:\n{self.command.communicate()[0]}"
+            return condition()
+
+        wait(there, seconds, otherwise)
+
+    def wait_for_reports(self, count: int) -> None:
+        self.wait(lambda: self.reports() >= count, 120, "the study does not report")
+
+    def wait_for_checkpoints(self) -> None:
+        """Until each of the six trials that run first has been saved."""
+
+        def all_saved() -> bool:
+            journal = self.journal
+            first = [journal.trials[number] for number in range(6)] if journal and len(journal.trials) >= 6 else []
+            return bool(first) and all(trial.checkpoint for trial in first)
+
+        self.wait(all_saved, 120, "the study does not report")
 
     def finish(self, seconds: float = 300, status: int = 0) -> str:
         """Wait for the command's end; returns what it said."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bed import Bed
-from studies import SubmittedStudy, end_of_ray, ray_down, ray_up, wait
+from studies import SubmittedStudy, end_of_ray, ray_down, ray_up
 
 
 def test_a_cluster_in_short(bed: Bed) -> None:
     cluster = bed.cluster_file("smoke")
     ray_up(bed, cluster)
     study = SubmittedStudy(bed, cluster, "smoke", "scheduler.algorithm=none", epochs=20)
-    wait(study.has_checkpoints_everywhere, 120, "the study does not report")
+    study.wait_for_checkpoints()
     bed.workers[0].kill()
     stranger = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     asked = bed.laptop.run(f"timeout 40 ray status --address {bed.head.address}:6379", env=stranger)
@@ -21,4 +21,4 @@ def test_a_cluster_in_short(bed: Bed) -> None:
     assert "goes on from epoch" in said
     study.check()
     ray_down(bed, cluster)
-    end_of_ray(bed.head)  # the workers' takes more than a minute: see test_onprem.py
+    end_of_ray(bed.head)  # the workers' takes most of a minute: see test_onprem.py

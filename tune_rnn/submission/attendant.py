@@ -3,7 +3,7 @@
     python -m tune_rnn.submission.attendant [aws | gcp]
 
 A study has trials leave a machine that Ray drains, each from its next checkpoint. The attendant ends with the machine's
-Ray; it then ends the process that passes Ray's logs on, which is left where Ray's head is gone.
+Ray; it then ends the processes that Ray leaves where its head is gone: agents, and what passes logs on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,11 +81,14 @@ def attend(cloud: str) -> None:
     if ray is None:
         sys.exit("no Ray runs here")
     node = dict(word.removeprefix("--").split("=", 1) for word in ray.cmdline() if re.match("--.*=", word))
-    has_notice = False
+    has_notice, children = False, ray.children()
     while not psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
         has_notice = has_notice or _pass_on(NOTICES[cloud], node)
-    if logs is not None and logs.is_running():
-        logs.terminate()
+        with suppress(psutil.NoSuchProcess):  # it may be ending
+            children = ray.children()
+    for process in [*children, *([logs] if logs else [])]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()  # an agent may be waiting for its head, deaf to anything else
 
 
 def _pass_on(ask: Callable[[], float | None], node: Mapping[str, str]) -> bool:
