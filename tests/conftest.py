@@ -99,8 +99,8 @@ def bed() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def cluster(bed: Any) -> Iterator[str]:
-    """A cluster's file on the laptop; the cluster is up, and goes down without a trace.
+def new_cluster(bed: Any) -> Iterator[str]:
+    """A cluster's file on the laptop; the head is up, workers are about to join, and all goes down without a trace.
 
     Its workers count two GPUs each, which are not there, and listen to notices as Amazon gives them.
     """
@@ -111,3 +111,12 @@ def cluster(bed: Any) -> Iterator[str]:
     yield file
     ray_down(bed, file)
     end_of_ray(bed.head, *bed.workers)
+
+
+@pytest.fixture(scope="session")
+def cluster(bed: Any, new_cluster: str) -> str:
+    """The same with its workers."""
+    from studies import workers_join
+
+    workers_join(bed)
+    return new_cluster

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -165,7 +166,8 @@ class Host:
         self.bed.groups.append(folder)
         (folder / ("memory.limit_in_bytes" if old.exists() else "memory.max")).write_text(str(size))
         for process in [psutil.Process(self.init), *psutil.Process(self.init).children(recursive=True)]:
-            (folder / "cgroup.procs").write_text(str(process.pid))
+            with suppress(ProcessLookupError):
+                (folder / "cgroup.procs").write_text(str(process.pid))
 
     def processes(self, text: str) -> list[str]:
         """Command lines on this host that contain a text."""

@@ -33,10 +33,13 @@ final: {{top_k: 0}}
 """
 
 
-def ray_up(bed: Bed, cluster: str, machines: int = 3) -> None:
-    """Start the cluster as a person does, and wait for its machines."""
+def ray_up(bed: Bed, cluster: str) -> None:
+    """Start the cluster as a person does: then the head is up, and workers are about to join."""
     _ray(bed, "up", f"{cluster} --no-config-cache")
-    wait(lambda: machines_of(bed) == machines, 120, "machines do not join")
+
+
+def workers_join(bed: Bed) -> None:
+    wait(lambda: machines_of(bed) == 3, 120, "machines do not join")
 
 
 def ray_down(bed: Bed, cluster: str) -> None:

@@ -14,20 +14,19 @@ from studies import SubmittedStudy, all_answer, epochs_of, ray_up, wait
 METADATA = Path(__file__).with_name("metadata.py")
 
 
-def test_a_study_uses_all_machines_and_its_result_comes_back(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "small")
-    study.wait_for_reports(8)
-    for host in [bed.head, *bed.workers]:
-        assert host.processes("Trainable.train"), f"{host.name} trains nothing"
+def test_a_study_uses_workers_that_join_and_its_result_comes_back(bed: Bed, new_cluster: str) -> None:
+    study = SubmittedStudy(bed, new_cluster, "small", "scheduler.algorithm=none", epochs=24)
+    hosts = bed.head, *bed.workers
+    study.wait(lambda: all(host.processes("Trainable.train") for host in hosts), 120, "a machine trains nothing")
     said = study.finish()
-    assert "3 machines, 6 processors" in said
-    assert "12 trials, 6 at a time" in said
+    assert "1 machine, 2 processors" in said
+    assert "12 trials, 2 at a time" in said
+    assert "6 trials at a time now" in said
     assert "Best configuration" in said
-    summary = study.check()
-    assert summary["time"]["slots"] == 6
+    study.check()
     for command in ("evaluate results/small", "sample results/small --length 20"):
         assert bed.laptop.run(f"tune-rnn {command}").returncode == 0
-    assert "small" in bed.laptop.run(f"tune-rnn status {cluster}").stdout
+    assert "small" in bed.laptop.run(f"tune-rnn status {new_cluster}").stdout
 
 
 def test_a_dropped_connection_is_taken_up_and_ctrl_c_only_ends_the_following(bed: Bed, cluster: str) -> None:
@@ -46,7 +45,7 @@ def test_a_dropped_connection_is_taken_up_and_ctrl_c_only_ends_the_following(bed
 
 
 def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "stopped", epochs=16)
+    study = SubmittedStudy(bed, cluster, "stopped", epochs=12)
     study.wait_for_reports(10)
     assert "has ended" in bed.laptop.run(f"tune-rnn stop {cluster}", check=True).stdout
     assert "was interrupted" in study.finish(60, status=130)
@@ -59,7 +58,7 @@ def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
 
 def test_workers_are_cut_off_the_network_and_back(bed: Bed, cluster: str) -> None:
     """One for 20 s, one for 120 s, both from the same moment on."""
-    study = SubmittedStudy(bed, cluster, "cut-off", "scheduler.algorithm=none", epochs=50)
+    study = SubmittedStudy(bed, cluster, "cut-off", "scheduler.algorithm=none", epochs=44)
     study.wait_for_checkpoints()
     for worker in bed.workers:
         worker.connect(False)
@@ -140,7 +139,7 @@ def test_a_study_is_on_object_storage(bed: Bed, cluster: str) -> None:
 
 
 def test_the_study_is_killed_and_resumed_and_a_damaged_checkpoint_passed_over(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "driver", epochs=20)
+    study = SubmittedStudy(bed, cluster, "driver", epochs=14)
     study.wait_for_checkpoints()
     time.sleep(5)
     bed.head.run("pkill -KILL -f tune_rnn.submission.job", check=True)
@@ -175,7 +174,7 @@ def test_a_full_disk_ends_the_study_and_it_goes_on_when_there_is_room(bed: Bed, 
 
 def test_a_trial_whose_process_is_killed_again_and_again_fails_and_the_study_does_not(bed: Bed, cluster: str) -> None:
     """As the kernel does with one that takes all memory."""
-    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=25)
+    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=16)
     study.wait_for_checkpoints()
 
     def one_has_failed() -> bool:
@@ -208,10 +207,9 @@ def test_the_head_is_killed_brought_up_again_and_the_study_resumed(bed: Bed, clu
     bed.head.kill()
     before = epochs_of(study.journal)
     bed.head.start()
-    ray_up(bed, cluster, machines=1)
+    ray_up(bed, cluster)
     study.finish(120, status=1)
     study.resume()
-    said = study.finish()
-    assert "6 trials at a time now" in said, "workers that join later are used"
+    study.finish()
     study.check()
     assert before.items() <= epochs_of(study.journal).items()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bed import Bed
-from studies import SubmittedStudy, end_of_ray, ray_down, ray_up
+from studies import SubmittedStudy, end_of_ray, ray_down, ray_up, workers_join
 
 
 def test_a_cluster_in_short(bed: Bed) -> None:
     cluster = bed.cluster_file("smoke")
     ray_up(bed, cluster)
+    workers_join(bed)
     study = SubmittedStudy(bed, cluster, "smoke", "scheduler.algorithm=none", epochs=20)
     study.wait_for_checkpoints()
     bed.workers[0].kill()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bed import Bed, Host
-from studies import SubmittedStudy
+from studies import SubmittedStudy, all_answer, wait
 
 PROBE = Path(__file__).with_name("probe.py")
 TOKENS = {"without a token": "", "with a wrong token": "0" * 64}
@@ -23,6 +23,7 @@ HARMLESS = {"/grpc.health.v1.Health/Check", "GET /api/local_raylet_healthz"}
 @pytest.fixture(scope="module")
 def study(bed: Bed, cluster: str) -> Iterator[SubmittedStudy]:
     """A study at work, which ends as if nothing had happened."""
+    wait(lambda: all_answer(bed), 240, "a machine is missing")
     made = SubmittedStudy(bed, cluster, "secret-study", epochs=2000)
     made.wait_for_reports(6)
     yield made
