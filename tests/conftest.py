@@ -68,6 +68,8 @@ def _denormal_numbers() -> Iterator[None]:
 
 
 CLUSTER = Path(__file__).parent / "cluster"
+CLUSTER_ORDER = ["test_aws", "test_onprem", "test_strangers", "test_smoke"]
+"""The first test of the second wants a cluster that has just begun, the last one takes the cluster down."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,6 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if CLUSTER in item.path.parents]
     if not ours:
         return
+    items.sort(key=lambda item: CLUSTER_ORDER.index(item.path.stem) if item in ours else -1)
     import bed
 
     reason = bed.why_not()
@@ -100,13 +103,15 @@ def bed() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def new_cluster(bed: Any) -> Iterator[str]:
-    """A cluster's file on the laptop; the head is up, workers are about to join, and all goes down without a trace.
+    """A cluster's file on the laptop; the head is up, workers are not reached yet, and all goes down without a trace.
 
     Its workers count two GPUs each, which are not there, and listen to notices as Amazon gives them.
     """
     from studies import end_of_ray, ray_down, ray_up
 
     file = bed.cluster_file(gpus=2, cloud="aws")
+    for worker in bed.workers:
+        worker.connect(False)
     ray_up(bed, file)
     yield file
     ray_down(bed, file)

@@ -81,7 +81,8 @@ def test_a_notice_is_passed_on_once_and_what_ray_leaves_is_ended(
     sleep = ["-S", "-c", with_agent, "--node_id=1234", "--gcs-address=10.0.0.1:6379"]
     ray = psutil.Popen([raylet, *sleep], env={"PYTHONHOME": sys.base_prefix})
     passer = psutil.Popen([sys.executable, "-u", logs])
-    while not ray.children():
+    deadline = time.monotonic() + 20
+    while not ray.children() and time.monotonic() < deadline:
         time.sleep(0.01)
     agent = ray.children()[0]
     said: list[list[str]] = []
@@ -103,6 +104,19 @@ def test_a_notice_is_passed_on_once_and_what_ray_leaves_is_ended(
     assert {"drain-node", "10.0.0.1:6379", "1234"} <= set(said[1])
     printed = capsys.readouterr().out.splitlines()
     assert [line.partition(" ")[2].partition(":")[0] for line in printed] == ["CalledProcessError", "taken back in 0 s"]
+
+
+@pytest.mark.usefixtures("service")
+def test_ray_is_not_started_on_a_machine_that_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    attendant.main(["aws", "--before-ray"])
+    attendant.main(["--before-ray"])
+    monkeypatch.setattr(Service, "taken_back", "2017-09-18T08:22:00Z")
+    attendant.main(["--before-ray"])
+    for cloud in ("aws", "gcp"):
+        with pytest.raises(SystemExit, match="The cloud takes this machine back"):
+            attendant.main([cloud, "--before-ray"])
+    monkeypatch.setattr(attendant, "METADATA", "http://127.0.0.1:1")
+    attendant.main(["aws", "--before-ray"])
 
 
 def test_without_ray_there_is_nothing_to_attend(monkeypatch: pytest.MonkeyPatch) -> None:

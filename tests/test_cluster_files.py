@@ -98,6 +98,8 @@ def test_all_do_alike(name: str) -> None:
     cloud = {"aws.yaml": " aws", "gcp.yaml": " gcp"}.get(name, "")
     module = "tune_rnn.submission.attendant"
     ours = [command.replace(module, module + cloud) for command in known["worker_start_ray_commands"]]
+    if cloud:
+        ours.insert(1, f"~/tune_rnn/env/bin/python -m {module}{cloud} --before-ray")
     assert config["worker_start_ray_commands"] == ours
     assert config["head_setup_commands"][0] == known["head_setup_commands"][0]
     assert config["worker_setup_commands"][-1] == known["worker_setup_commands"][-1]

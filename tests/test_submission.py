@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +225,6 @@ def test_the_latest_study_is_meant_where_none_is_named(tmp_path: Path, monkeypat
     head = Head(monkeypatch, status={"studies": studies}, stop={"id": "old", "state": "ended"})
     cluster = str(a_cluster(tmp_path))
     assert "--follow old" in client.stop(cluster, None), "the latest that runs"
-    assert "--follow old" in client.stop(cluster, "an experiment's name")
     head.answers["status"] = {"studies": []}
     with pytest.raises(InputError, match="no study is running there"):
         client.stop(cluster, None)
@@ -314,6 +314,29 @@ def test_a_study_runs_as_long_as_its_process_holds_its_directory(jobs: tuple[Job
     assert head.outcome(given)["state"] == "ended"
 
 
+def test_of_a_name_s_studies_the_one_that_runs_is_stopped(
+    jobs: tuple[Jobs, JobDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, older = jobs
+    head.start({"id": "small-1"})
+    newer = JobDirectory(older.path.with_name("small-2"))
+    newer.path.mkdir()
+    Job("small-2", "small", "sha").write(newer.path)
+    newer.note_exit(2)
+    stopped = []
+    with ExitStack() as process:
+        process.enter_context(older.held())
+
+        def stop_job(identity: str) -> None:
+            stopped.append(identity)
+            process.close()
+
+        monkeypatch.setattr(made, "stop_job", stop_job, raising=False)
+        assert head.stop({"id": "small"})["id"] == "small-1"
+    assert stopped == ["job-1"]
+    assert head.stop({"id": "small"})["id"] == "small-2", "none runs"
+
+
 def test_a_study_that_ended_before_its_first_trial_begins_again_with_what_is_changed(
     jobs: tuple[Jobs, JobDirectory],
 ) -> None:
@@ -336,6 +359,7 @@ def test_a_study_goes_by_its_experiment_s_name_as_well(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         Job(folder.name, name, "sha").write(folder)
         os.utime(folder / "job.json", (number, number))
+    assert [one.path.name for one in JobDirectory.named(tmp_path, "small")] == ["small-1", "small-0"]
     named = {name: JobDirectory.of(tmp_path, name).path.name for name in ("small", "small-0", "other")}
     assert named == {"small": "small-1", "small-0": "small-0", "other": "other-2"}
 

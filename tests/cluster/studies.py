@@ -39,6 +39,8 @@ def ray_up(bed: Bed, cluster: str) -> None:
 
 
 def workers_join(bed: Bed) -> None:
+    for worker in bed.workers:
+        worker.connect(True)
     wait(lambda: machines_of(bed) == 3, 120, "machines do not join")
 
 
@@ -54,7 +56,7 @@ def end_of_ray(*hosts: Host) -> None:
         on = [host for host in hosts if host.process is not None]
         return [line for host in on for name in names for line in host.processes(name)]
 
-    wait(lambda: not left(), 150, f"Ray is left: {left()}")
+    wait(lambda: not left(), 150, "Ray is left")
 
 
 def _ray(bed: Bed, command: str, arguments: str) -> None:

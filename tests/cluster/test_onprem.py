@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bed import Bed
-from studies import SubmittedStudy, all_answer, epochs_of, ray_up, wait
+from studies import SubmittedStudy, all_answer, epochs_of, ray_up, wait, workers_join
 
 METADATA = Path(__file__).with_name("metadata.py")
 
 
 def test_a_study_uses_workers_that_join_and_its_result_comes_back(bed: Bed, new_cluster: str) -> None:
     study = SubmittedStudy(bed, new_cluster, "small", "scheduler.algorithm=none", epochs=24)
+    study.wait_for_reports(1)
+    workers_join(bed)
     hosts = bed.head, *bed.workers
     study.wait(lambda: all(host.processes("Trainable.train") for host in hosts), 120, "a machine trains nothing")
     said = study.finish()

@@ -1,9 +1,11 @@
 """Beside Ray on a cluster's worker: tells Ray when the cloud is about to take the machine back, and clears up after it.
 
-    python -m tune_rnn.submission.attendant [aws | gcp]
+    python -m tune_rnn.submission.attendant [aws | gcp] [--before-ray]
 
 A study has trials leave a machine that Ray drains, each from its next checkpoint. The attendant ends with the machine's
-Ray; it then ends the processes that Ray leaves where its head is gone: agents, and what passes logs on.
+Ray, and with it all processes that Ray has started there: agents, and what passes logs on, would stay for long where
+Ray's head is gone. With `--before-ray` it only asks, and exits with 1 where there is a notice: Ray's autoscaler would
+start Ray again on a machine that has been drained and is about to go.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,28 +83,49 @@ def attend(cloud: str) -> None:
     if ray is None:
         sys.exit("no Ray runs here")
     node = dict(word.removeprefix("--").split("=", 1) for word in ray.cmdline() if re.match("--.*=", word))
-    has_notice, children = False, ray.children()
-    while not psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
-        has_notice = has_notice or _pass_on(NOTICES[cloud], node)
-        with suppress(psutil.NoSuchProcess):  # it may be ending
-            children = ray.children()
+    has_notice, children = False, list[psutil.Process]()
+    while True:
+        has_notice = has_notice or _pass_on(cloud, node)
+        with suppress(psutil.Error):
+            children = ray.children() or children  # none: it may be ending
+        if psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
+            break
     for process in [*children, *([logs] if logs else [])]:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):
             process.kill()  # an agent may be waiting for its head, deaf to anything else
 
 
-def _pass_on(ask: Callable[[], float | None], node: Mapping[str, str]) -> bool:
-    """Whether there is a notice, and Ray knows of it. What goes wrong is tried again later."""
+def refuse(cloud: str) -> None:
+    """Exit with 1 where the cloud is about to take the machine back."""
+    seconds = _seconds_left(cloud)
+    if seconds is not None:
+        sys.exit(f"The cloud takes this machine back in {seconds:.0f} s: Ray is not started.")
+
+
+def _seconds_left(cloud: str) -> float | None:
     try:
-        seconds = ask()
-        if seconds is None:
-            return False
-        drain(node, seconds)
-    except Exception as error:
-        print(f"{datetime.now():%H:%M:%S} {type(error).__name__}: {error}", flush=True)
+        return NOTICES[cloud]()
+    except Exception as error:  # asked again soon
+        _log(f"{type(error).__name__}: {error}")
+        return None
+
+
+def _pass_on(cloud: str, node: Mapping[str, str]) -> bool:
+    """Whether there is a notice, and Ray knows of it. What goes wrong is tried again later."""
+    seconds = _seconds_left(cloud)
+    if seconds is None:
         return False
-    print(f"{datetime.now():%H:%M:%S} taken back in {seconds:.0f} s", flush=True)
+    try:
+        drain(node, seconds)
+    except (OSError, subprocess.CalledProcessError) as error:
+        _log(f"{type(error).__name__}: {error}")
+        return False
+    _log(f"taken back in {seconds:.0f} s")
     return True
+
+
+def _log(text: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
 
 
 def _own_process(name: str) -> psutil.Process | None:
@@ -115,5 +138,10 @@ def _own_process(name: str) -> psutil.Process | None:
     return max(found, key=lambda one: float(one.info["create_time"]), default=None)
 
 
+def main(arguments: Sequence[str]) -> None:
+    cloud = next((word for word in arguments if word in NOTICES), "")
+    (refuse if "--before-ray" in arguments else attend)(cloud)
+
+
 if __name__ == "__main__":
-    attend(*sys.argv[1:] or [""])
+    main(sys.argv[1:])

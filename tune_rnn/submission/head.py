@@ -120,8 +120,9 @@ def status(given: Mapping[str, Any]) -> Answer:
 
 
 def stop(given: Mapping[str, Any]) -> Answer:
-    """End a study as Ctrl-C would, and wait for it: what was done is kept."""
-    directory = JobDirectory.of(HOME, given["id"])
+    """End a study as Ctrl-C would, and wait for it: what was done is kept. Of a name's, the latest that runs."""
+    found = JobDirectory.named(HOME, given["id"])
+    directory = next((one for one in found if _state(one) == "running"), found[0])
     if _state(directory) == "running":
         _client().stop_job(_ray_id(directory))
         deadline = time.monotonic() + STOP_S

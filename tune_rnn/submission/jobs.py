@@ -48,13 +48,17 @@ class JobDirectory:
     @classmethod
     def of(cls, root: Path, identity: str) -> JobDirectory:
         """The directory of a job, or of the latest one of an experiment's name; InputError where there is none."""
+        return cls.named(root, identity)[0]
+
+    @classmethod
+    def named(cls, root: Path, identity: str) -> list[JobDirectory]:
+        """The job of that id, or all of an experiment's name, the latest first; InputError where there is none."""
         there = cls.all(root)
-        of_that_name = (one for one in reversed(there) if one.job.name == identity)
-        found = next((one for one in there if one.path.name == identity), None) or next(of_that_name, None)
-        if found is None:
+        found = [one for one in there if one.path.name == identity] or [one for one in there if one.name == identity]
+        if not found:
             known = ", ".join(one.path.name for one in there[-5:]) or "none"
             raise InputError(identity, "is no study that was submitted to this cluster", f"The latest are: {known}.")
-        return found
+        return found[::-1]
 
     @classmethod
     def all(cls, root: Path) -> list[JobDirectory]:
@@ -65,6 +69,11 @@ class JobDirectory:
     @property
     def job(self) -> Job:
         return Job(**json.loads((self.path / JOB).read_text("utf-8")))
+
+    @property
+    def name(self) -> str:
+        """The experiment's, of whichever version the job is."""
+        return str(json.loads((self.path / JOB).read_text("utf-8"))["name"])
 
     @property
     def experiment(self) -> Path:
