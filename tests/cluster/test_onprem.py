@@ -60,7 +60,7 @@ def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
 
 def test_workers_are_cut_off_the_network_and_back(bed: Bed, cluster: str) -> None:
     """One for 20 s, one for 120 s, both from the same moment on."""
-    study = SubmittedStudy(bed, cluster, "cut-off", "scheduler.algorithm=none", epochs=44)
+    study = SubmittedStudy(bed, cluster, "cut-off", "scheduler.algorithm=none", epochs=40)
     study.wait_for_checkpoints()
     for worker in bed.workers:
         worker.connect(False)
@@ -176,15 +176,16 @@ def test_a_full_disk_ends_the_study_and_it_goes_on_when_there_is_room(bed: Bed, 
 
 def test_a_trial_whose_process_is_killed_again_and_again_fails_and_the_study_does_not(bed: Bed, cluster: str) -> None:
     """As the kernel does with one that takes all memory."""
-    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=16)
+    study = SubmittedStudy(bed, cluster, "killed-trials", epochs=20)
     study.wait_for_checkpoints()
 
     def one_has_failed() -> bool:
-        bed.workers[0].run("pkill -KILL -f Trainable.train")
+        for host in (bed.head, *bed.workers):
+            host.run("pkill -KILL -f Trainable.train")
         journal = study.journal
         return journal is not None and any(trial.outcome == "failed" for trial in journal.trials.values())
 
-    wait(one_has_failed, 120, "no trial fails")
+    study.wait(one_has_failed, 120, "no trial fails")
     assert "its process was killed, perhaps because the machine had too little memory" in study.finish()
     journal = study.journal
     assert journal is not None

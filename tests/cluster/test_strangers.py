@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,23 @@ def ports_of(host: Host) -> list[int]:
     return sorted({int(port) for address, _, port in found if "127.0.0.1" not in address} - {22})
 
 
-def ask(bed: Bed, host: Host, token: str) -> dict[str, list[dict[str, Any]]]:
-    ports = ",".join(map(str, ports_of(host)))
-    said = bed.laptop.run(f"python {PROBE} {host.address} {ports} {token}", check=True).stdout
-    answers: dict[str, list[dict[str, Any]]] = json.loads(said)
-    return answers
+def ask(bed: Bed, hosts: Sequence[Host], token: str) -> list[dict[str, list[dict[str, Any]]]]:
+    """What the ports of each host answer; all hosts are asked at once."""
+    ports = [",".join(map(str, ports_of(host))) for host in hosts]
+    asking = [
+        bed.laptop.start_command(f"python {PROBE} {host.address} {those} {token}")
+        for host, those in zip(hosts, ports, strict=True)
+    ]
+    return [json.loads(process.communicate()[0]) for process in asking]
 
 
 @pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
 def test_no_port_lets_a_stranger_in(bed: Bed, study: SubmittedStudy, token: str) -> None:
     answered = 0
-    for host in (bed.head, bed.workers[0]):
+    hosts = bed.head, bed.workers[0]
+    for host, found in zip(hosts, ask(bed, hosts, token), strict=True):
         assert 8265 not in ports_of(host), "the dashboard is the head's own"
-        for port, answers in ask(bed, host, token).items():
+        for port, answers in found.items():
             kinds = sorted({f"{one['asked']}: {one['status']}" for one in answers})
             print(host.name, port, "; ".join(kinds) or "no answer")
             for one in answers:
