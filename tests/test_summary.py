@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,26 @@ def test_counts_add_up_and_the_best_is_a_sound_trial(recorder: Recorder, data: C
     assert (best["trial"], best["metrics"]["validation_loss"]) == (5, 1.75)
     assert best["config"]["model"]["hidden_size"] == 21
     assert summary["tokens"] == 6000
+
+
+def test_what_the_terminal_shows_does_not_grow_old_where_a_look_at_all_trials_takes_long(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, look_s, shown = [100.0], [0.05], list[float]()
+
+    def collect() -> None:
+        clock[0] += look_s[0]
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(recorder.best, "collect", collect)
+    monkeypatch.setattr(recorder.best, "offer", lambda *what: None)
+    monkeypatch.setattr(recorder.display, "update", lambda progress: shown.append(clock[0]))
+    for look_s[0], pause in ((0.05, 2.5), (1.0, 10.0)):
+        shown.clear()
+        while len(shown) < 3:
+            clock[0] += 0.1
+            recorder.tick()
+        assert shown[2] - shown[1] == pytest.approx(pause + look_s[0], abs=0.11)
 
 
 def test_useful_is_training_over_slots_and_time(recorder: Recorder, data: Corpus) -> None:
