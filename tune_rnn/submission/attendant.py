@@ -10,6 +10,7 @@ start Ray again on a machine that has been drained and is about to go.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -139,8 +140,11 @@ def _own_process(name: str) -> psutil.Process | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    cloud = next((word for word in arguments if word in NOTICES), "")
-    (refuse if "--before-ray" in arguments else attend)(cloud)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("cloud", nargs="?", default="", choices=NOTICES)
+    parser.add_argument("--before-ray", action="store_true")
+    options = parser.parse_args(arguments)
+    (refuse if options.before_ray else attend)(options.cloud)
 
 
 if __name__ == "__main__":
