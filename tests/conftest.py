@@ -48,6 +48,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def every_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The display of a run is told of every change, also where a look at all trials took long."""
+    monkeypatch.setattr("tune_rnn.results.recorder.LONGEST_PAUSE_S", 0.0)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """As a trial with one processor has it, for tests that compare numbers bit for bit; it is also faster here."""

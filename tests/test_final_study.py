@@ -136,6 +136,7 @@ class InterruptInFinal(Display):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_tick")
 def test_an_interrupted_final_stage_goes_on_and_repeats_nothing(finished: Result, corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyInterrupted):
         tune_rnn.run(experiment(corpus, tmp_path), display=InterruptInFinal())

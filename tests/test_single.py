@@ -327,6 +327,7 @@ def test_divergence_is_a_failure_without_a_number(corpus: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("by", [None, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.usefixtures("every_tick")
 def test_an_interrupted_model_is_kept_and_goes_on_bit_for_bit(
     finished: Result, corpus: Path, tmp_path: Path, by: int | None
 ) -> None:
@@ -345,6 +346,17 @@ def test_an_interrupted_model_is_kept_and_goes_on_bit_for_bit(
     (record,) = journal.unfinished
     rest = [*training_of(interrupted, record, run).run()]
     assert measured([*record.reports, *rest]) == measured(trial_of(finished.path).reports)
+
+
+@pytest.mark.parametrize("by", [None, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interruption_while_the_best_model_is_exported_leaves_a_summary(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: int | None
+) -> None:
+    monkeypatch.setattr("tune_rnn.results.recorder.TICK_SHARE", 1e-9)  # the second update is the export's
+    with pytest.raises(StudyInterrupted):
+        train(experiment(corpus, tmp_path), display=StopAfter(2, by))
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert (summary["status"], summary["best"]["trial"], summary["trials"]["completed"]) == ("interrupted", 0, 1)
 
 
 def training_of(interrupted: Experiment, record: TrialRecord, run: RunDirectory) -> Training:

@@ -213,6 +213,7 @@ class Killer(Display):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_tick")
 def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +316,7 @@ class Interrupter(Display):
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.usefixtures("every_tick")
 def test_an_interrupted_study_goes_on_with_its_start_its_constraints_and_what_it_learnt_from(
     finished: Result, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -401,6 +403,7 @@ class SoonInterrupter(Display):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("every_tick")
 def test_an_interrupted_population_goes_on_loss_by_loss(corpus: Path, tmp_path: Path) -> None:
     study = population(corpus, tmp_path, resources={**CPU, "use": {"cpu": 1}})
     straight = tune_rnn.run(study)

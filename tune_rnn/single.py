@@ -104,7 +104,7 @@ def train(
     training = Training(config, data, TrialBudget.of(experiment), seed, device)
     run = directory.create(experiment.storage, experiment.name)
     display = display or Display()
-    with directory.held(run, display.say):
+    with directory.held(run, display.say), sigterm_as_ctrl_c():
         directory.write_experiment(run, experiment)
         journal = Journal(run.journal)
         journal.open_session(corpus.sha256, 1, started)
@@ -128,15 +128,14 @@ def _check_fixed(experiment: Experiment) -> None:
 def _train(training: Training, recorder: Recorder) -> str:
     """Train and record; returns the status. Ctrl-C and SIGTERM stop between any two instructions."""
     try:
-        with sigterm_as_ctrl_c():
-            checkpoints = CheckpointFolder(recorder.run.path / "checkpoints")
-            recorder.started(0)
-            for report in training.run():
-                recorder.reported(0, report)
-                directory = checkpoints.directory(training.reports)
-                recorder.checkpointed(0, checkpoints.put(directory, packed(training)))
-                recorder.tick()
-            recorder.ended(0)
+        checkpoints = CheckpointFolder(recorder.run.path / "checkpoints")
+        recorder.started(0)
+        for report in training.run():
+            recorder.reported(0, report)
+            directory = checkpoints.directory(training.reports)
+            recorder.checkpointed(0, checkpoints.put(directory, packed(training)))
+            recorder.tick()
+        recorder.ended(0)
     except KeyboardInterrupt:
         return "interrupted"
     except (OSError, TrialFailed) as error:

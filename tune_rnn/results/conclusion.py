@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tune_rnn.ablation import is_ablation
 from tune_rnn.advice import notes
@@ -34,8 +35,9 @@ def carry_out(work: Callable[[], str], recorder: Recorder, corpus: Corpus, heade
     except StudyFailed:  # nothing is left that may be trained; what was trained is kept
         _conclude(recorder, corpus, "failed")
         raise
-    except KeyboardInterrupt:  # a second Ctrl-C, while the best model was exported
+    except KeyboardInterrupt:  # a second Ctrl-C, while trials were stopped or the best model was exported
         status = "interrupted"
+        _summarise(recorder, corpus, status)
     finally:
         recorder.display.stop()
     if status == "interrupted":
@@ -57,9 +59,13 @@ def _conclude(recorder: Recorder, corpus: Corpus, status: str) -> Result | None:
         found, status = None, "failed"
     if found is None and status == "completed":
         status = "failed"
-    recorder.journal.close_session()
-    summary = write_summary(recorder, corpus, status)
+    summary = _summarise(recorder, corpus, status)
     return Result(recorder.run.path, summary, closing_text(recorder, *found)) if found else None
+
+
+def _summarise(recorder: Recorder, corpus: Corpus, status: str) -> dict[str, Any]:
+    recorder.journal.close_session()
+    return write_summary(recorder, corpus, status)
 
 
 def _why_nothing(recorder: Recorder) -> str:
