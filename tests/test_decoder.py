@@ -94,6 +94,24 @@ def test_blocks_multiply_in_bf16_under_autocast(blocks: None) -> None:
     torch.testing.assert_close(*gradients(total, weight), *gradients(exact, weight), rtol=0.1, atol=0.01)
 
 
+def test_blocks_in_fp16_push_unlikely_symbols_down_as_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a probability of 1/3000, which is 8e-8 of the mean over 4,096 positions, where fp16 ends at 6e-8."""
+    symbols, positions = 3000, 4096
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.rand(1, positions, H, generator=generator).requires_grad_()
+    shape = {"decoder.weight": (symbols, H), "decoder.bias": (symbols,)}
+    parameters = {name: torch.zeros(size).requires_grad_() for name, size in shape.items()}
+    targets = torch.randint(10, (1, positions), generator=generator)
+    parameters["embedding.weight"] = parameters["decoder.weight"]
+    of = (parameters["decoder.weight"], parameters["decoder.bias"], outputs)
+    _, exact = decoder.cross_entropy(parameters, outputs, targets)
+    with torch.autocast("cpu", torch.float16):
+        _, total = decoder.cross_entropy(parameters, outputs.half(), targets)
+    scale = 2.0**17  # no number of fp16
+    for found, right in zip(gradients(scale * total, *of), gradients(exact, *of), strict=True):
+        torch.testing.assert_close(found / scale, right, rtol=0.01, atol=1e-7)
+
+
 @pytest.mark.parametrize("kind", ["softmax", "adaptive"])
 @pytest.mark.parametrize("large", [2, 10_000])
 def test_the_total_is_the_mean_times_the_count(kind: str, large: int, monkeypatch: pytest.MonkeyPatch) -> None:

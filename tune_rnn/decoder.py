@@ -115,10 +115,11 @@ def of_logits(logits_TBV: Tensor, targets_TB: Tensor, reduction: str = "mean") -
 
 
 class _BlockwiseCrossEntropy(torch.autograd.Function):
-    """Mean loss, smoothed loss, and the gradients of the latter; backward only multiplies these by what comes in.
+    """Mean loss, smoothed loss, and the gradients of the latter's sum; backward only scales these.
 
-    With p the softmax of a position's logits z, and ε the smoothing: ∂/∂z = p - (1 - ε)·onehot(target) - ε/V, over the
-    number of targets that count. Matrix products are in bf16 under autocast, all else in float32.
+    With p the softmax of a position's logits z, and ε the smoothing: ∂/∂z = p - (1 - ε)·onehot(target) - ε/V, of the
+    sum over the N targets that count. The mean's is divided by N in backward: before the products, fp16 would round
+    it to zero for all but the targets. Products are in 16 bits under autocast, all else in float32.
     """
 
     generate_vmap_rule = True
@@ -128,39 +129,43 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
         outputs_NH: Tensor, weight_VH: Tensor, bias_V: Tensor, targets_N: Tensor, smoothing: float | Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         counts_N1 = targets_N.ne(IGNORED).float().unsqueeze(1)
-        share_N1, chosen_N1 = counts_N1 / counts_N1.sum(), targets_N.clamp(min=0).unsqueeze(1)
+        chosen_N1 = targets_N.clamp(min=0).unsqueeze(1)
         grad_outputs, grad_weight = [], torch.zeros_like(weight_VH)
         grad_bias, losses, epsilon = torch.zeros_like(bias_V), [], 0.0 if smoothing is None else smoothing
         factors_VH = weight_VH.to(product_type(outputs_NH.device.type))
         for rows, logits_NV in _blocks(outputs_NH, weight_VH, bias_V):
-            chosen, share = chosen_N1[rows], share_N1[rows]
+            chosen, counts = chosen_N1[rows], counts_N1[rows]
             largest = logits_NV.amax(1, keepdim=True)
             right, mean = logits_NV.gather(1, chosen) - largest, logits_NV.mean(1, keepdim=True) - largest
             exponentials = logits_NV.sub_(largest).exp_()
             sums = exponentials.sum(1, keepdim=True)
             log_sums = sums.log()
-            losses.append(torch.stack([(share * (log_sums - right)).sum(), (share * (log_sums - mean)).sum()]))
-            gradient = exponentials.mul_(share / sums).scatter_add_(1, chosen, (epsilon - 1) * share)
+            losses.append(torch.stack([(counts * (log_sums - right)).sum(), (counts * (log_sums - mean)).sum()]))
+            gradient = exponentials.mul_(counts / sums).scatter_add_(1, chosen, (epsilon - 1) * counts)
             if smoothing is not None:
-                gradient.sub_(share * (smoothing / bias_V.shape[0]))
+                gradient.sub_(counts * (smoothing / bias_V.shape[0]))
             grad_bias += gradient.sum(0)
             products = gradient.to(factors_VH.dtype)
             grad_outputs.append(products @ factors_VH)
             grad_weight += products.t() @ outputs_NH[rows].to(products.dtype)
-        loss, uniform = torch.stack(losses).sum(0).unbind()
+        loss, uniform = (torch.stack(losses).sum(0) / counts_N1.sum()).unbind()
         total = (1 - epsilon) * loss + epsilon * uniform
-        return loss, total, torch.cat(grad_outputs).to(outputs_NH.dtype), grad_weight, grad_bias
+        return loss, total, torch.cat(grad_outputs), grad_weight, grad_bias
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        outputs_NH, _, _, targets_N, _ = inputs
         loss, _, *gradients = output
         ctx.mark_non_differentiable(loss, *gradients)
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(targets_N, *gradients)
+        ctx.outputs_type = outputs_NH.dtype
 
     @staticmethod
     def backward(ctx: Any, *coming: Tensor) -> tuple[Tensor | None, ...]:
-        scale = coming[1]
-        return (*(gradient * scale.to(gradient.dtype) for gradient in ctx.saved_tensors), None, None)
+        targets_N, grad_outputs, grad_weight, grad_bias = ctx.saved_tensors
+        scale = coming[1] / targets_N.ne(IGNORED).sum()
+        grad_outputs = (grad_outputs.float() * scale).to(ctx.outputs_type)
+        return grad_outputs, grad_weight * scale, grad_bias * scale, None, None
 
 
 def _blocks(outputs_NH: Tensor, weight_VH: Tensor, bias_V: Tensor) -> Iterator[tuple[slice, Tensor]]:
