@@ -68,11 +68,12 @@ class BestKeeper:
 
     def _begin(self, trial: TrialRecord, checkpoint: Path) -> Future[Sample]:
         self._started, self._exported = time.monotonic(), _identity(trial)
-        content = checkpoint.read_bytes()  # here and now: Ray deletes superseded checkpoints
-        self._running = self._last = self._thread.submit(self._export, trial, content)
+        # Here and now: Ray deletes superseded checkpoints, and the trial goes on.
+        content, metadata = checkpoint.read_bytes(), self._metadata(trial)
+        self._running = self._last = self._thread.submit(self._export, content, metadata)
         return self._last
 
-    def _export(self, trial: TrialRecord, checkpoint: bytes) -> Sample:
+    def _export(self, checkpoint: bytes, metadata: dict[str, Any]) -> Sample:
         import torch  # not before it is needed: no study is to wait for it to begin
 
         from tune_rnn.checkpoint import best_parameters
@@ -81,12 +82,11 @@ class BestKeeper:
 
         torch.set_num_threads(1)  # the others are the slots'
         parameters = best_parameters(io.BytesIO(checkpoint))
-        sizes = sizes_of(TrialConfig.model_validate(trial.config), self.corpus.vocabulary.size)
-        metadata = self._metadata(trial)
+        sizes = sizes_of(TrialConfig.model_validate(metadata["config"]), self.corpus.vocabulary.size)
         export(self.directory, sizes, parameters, self.corpus.vocabulary, metadata)
-        length = KINDS[trial.config["task"]["kind"]].sample_length
-        text = load_model(self.directory).sample(length=length, temperature=0.8, seed=trial.seed)
-        return Sample(trial.number, metadata["metrics"]["tokens"], text)
+        length = KINDS[metadata["kind"]].sample_length
+        text = load_model(self.directory).sample(length=length, temperature=0.8, seed=metadata["seed"])
+        return Sample(metadata["trial"], metadata["metrics"]["tokens"], text)
 
     def _metadata(self, trial: TrialRecord) -> dict[str, Any]:
         best = trial.best
