@@ -310,7 +310,7 @@ def test_all_but_the_recurrence_maps_over_trials(tied: bool) -> None:
         values_TBE = model.embed(parameters, inputs_TB, masks["input"], masks["embedding"])
         dropped_TBE = model.masked(torch.tanh(values_TBE), masks["output"])
         _, smoothed = decoder.smoothed(decoder.logits(parameters, dropped_TBE), targets_TB, strengths[0])
-        return smoothed + strengths[1] * regularizers.activation(dropped_TBE)
+        return smoothed + strengths[1] * regularizers.activation(dropped_TBE, targets_TB.ge(0))
 
     gradient_and_loss = torch.func.grad_and_value(loss)
     stacked = (

@@ -190,9 +190,27 @@ def test_state_reset_is_its_rate_and_keeps_what_is_fresh() -> None:
 def test_penalties_of_activations() -> None:
     outputs = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
     values = outputs.double().numpy()
-    assert float(regularizers.activation(outputs)) == pytest.approx((values**2).mean())
-    assert float(regularizers.temporal_activation(outputs)) == pytest.approx((np.diff(values, axis=0) ** 2).mean())
-    assert float(regularizers.temporal_activation(outputs[:1])) == 0
+    all_count = torch.ones(5, 2, dtype=torch.bool)
+    of_differences = (np.diff(values, axis=0) ** 2).mean()
+    assert float(regularizers.activation(outputs, all_count)) == pytest.approx((values**2).mean())
+    assert float(regularizers.temporal_activation(outputs, all_count)) == pytest.approx(of_differences)
+    assert float(regularizers.temporal_activation(outputs[:1], all_count[:1])) == 0
+
+
+@pytest.mark.parametrize("name", ["activation", "temporal_activation", "fraternal"])
+def test_penalties_of_activations_leave_padding_out(name: str) -> None:
+    """A text of three steps in one stream is one of five whose last two are padding, whatever is there."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, others = torch.randn(2, 5, 1, 3, generator=generator)
+    weight = torch.randn(4, 3, generator=generator)
+    counts = torch.tensor([[True], [True], [True], [False], [False]])
+
+    def penalty(steps: int) -> float:
+        more = (others[:steps], weight) if name == "fraternal" else ()
+        return float(getattr(regularizers, name)(outputs[:steps], *more, counts[:steps]))
+
+    assert penalty(5) == pytest.approx(penalty(3))
+    assert penalty(3) > 0
 
 
 @given(epsilon=st.floats(0, 0.99), seed=st.integers(0, 20))
@@ -213,9 +231,10 @@ def test_fraternal_is_the_mean_squared_difference_of_the_logits() -> None:
     generator = torch.Generator().manual_seed(0)
     one, other, weight = (torch.randn(shape, generator=generator) for shape in ((4, 3, 5), (4, 3, 5), (11, 5)))
     expected = (((one - other).double() @ weight.double().t()) ** 2).mean()
-    assert float(regularizers.fraternal(one, other, weight)) == pytest.approx(float(expected))
+    all_count = torch.ones(4, 3, dtype=torch.bool)
+    assert float(regularizers.fraternal(one, other, weight, all_count)) == pytest.approx(float(expected))
     with torch.autocast("cpu", torch.bfloat16):
-        assert float(regularizers.fraternal(one, other, weight)) == pytest.approx(float(expected))
+        assert float(regularizers.fraternal(one, other, weight, all_count)) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("fraternal", [0.0, 0.7])

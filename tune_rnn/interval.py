@@ -12,27 +12,32 @@ class Interval:
     """Sums of loss and gradient norm since the last report, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self.looked_at = self.sums.clone()
-        self.steps = self.steps_looked_at = 0
+        self.loss = torch.zeros((), dtype=torch.float64, device=device)  # of all predictions
+        self.gradient_norm = self.loss.clone()
+        self.loss_looked_at = self.loss.clone()
+        self.steps = self.predictions = self.predictions_looked_at = 0
         self.arriving: Arriving | None = None
 
-    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
-        self.sums += torch.stack((loss, gradient_norm))
+    def add(self, loss: Tensor, gradient_norm: Tensor, predictions: int) -> None:
+        """A step's mean loss over so many predictions, and its gradient norm."""
+        self.loss.add_(loss, alpha=predictions)
+        self.gradient_norm += gradient_norm
+        self.predictions += predictions
         self.steps += 1
 
     def recent_loss(self) -> float:
         """Mean loss since the last call; on a GPU that of the call before (0 at first), so that nobody waits."""
-        mean = (self.sums - self.looked_at)[0] / (self.steps - self.steps_looked_at)
-        self.looked_at, self.steps_looked_at = self.sums.clone(), self.steps
+        mean = (self.loss - self.loss_looked_at) / (self.predictions - self.predictions_looked_at)
+        self.loss_looked_at, self.predictions_looked_at = self.loss.clone(), self.predictions
         if not mean.is_cuda:
             return float(mean)
         before, self.arriving = self.arriving, Arriving(mean)
         return before.number() if before else 0.0
 
     def means(self) -> tuple[float | None, float | None]:
-        """Mean loss and mean gradient norm since the last report; None without a step or a finite mean."""
-        loss, gradient_norm = (self.sums / self.steps).tolist()
+        """Mean loss of the predictions and mean gradient norm of the steps; None without a step or a finite mean."""
+        sums = torch.stack((self.loss / self.predictions, self.gradient_norm / self.steps))
+        loss, gradient_norm = sums.tolist()
         return _finite(loss), _finite(gradient_norm)
 
 

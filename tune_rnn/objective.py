@@ -46,7 +46,8 @@ def objective(
     (loss, total), *others = [_of_one_pass(parameters, one, targets_TB, strengths) for one in passes]
     for (_, other), one in zip(others, passes[1:], strict=True):
         weight_VH, _ = decoder.weights(parameters)
-        apart = regularizers.fraternal(passes[0].dropped_TBH, one.dropped_TBH, weight_VH)
+        counts_TB = targets_TB.ne(decoder.IGNORED)
+        apart = regularizers.fraternal(passes[0].dropped_TBH, one.dropped_TBH, weight_VH, counts_TB)
         total = (total + other) / 2 + strengths.fraternal_dropout * apart
     return loss, total
 
@@ -56,10 +57,11 @@ def _of_one_pass(
 ) -> tuple[Tensor, Tensor]:
     smoothing = strengths.label_smoothing if _is_on(strengths.label_smoothing) else None
     loss, total = decoder.cross_entropy(parameters, one.dropped_TBH, targets_TB, smoothing)
+    counts_TB = targets_TB.ne(decoder.IGNORED)
     if _is_on(strengths.activation):
-        total = total + strengths.activation * regularizers.activation(one.dropped_TBH)
+        total = total + strengths.activation * regularizers.activation(one.dropped_TBH, counts_TB)
     if _is_on(strengths.temporal_activation):
-        total = total + strengths.temporal_activation * regularizers.temporal_activation(one.raw_TBH)
+        total = total + strengths.temporal_activation * regularizers.temporal_activation(one.raw_TBH, counts_TB)
     return loss, total
 
 

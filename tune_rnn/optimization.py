@@ -19,6 +19,9 @@ PLATEAU_FACTOR = 4.0
 """What `plateau` divides the rate by after an evaluation without improvement (pytorch/examples word_language_model)."""
 
 
+AVERAGES = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2}
+"""How many averages of the gradients each optimizer keeps, of the parameters' size."""
+
 _SGD: Any = sgd  # their types do not know of rates that are tensors
 _RMSPROP: Any = rmsprop
 _ADAM: Any = adam
@@ -44,8 +47,7 @@ class Optimizer:
 
     def __init__(self, name: str, parameters: Sequence[Tensor]) -> None:
         self.name, self.parameters = name, list(parameters)
-        kept = {"sgd": 0, "rmsprop": 1}.get(name, 2)
-        self.averages = [[torch.zeros_like(one) for one in self.parameters] for _ in range(kept)]
+        self.averages = [[torch.zeros_like(one) for one in self.parameters] for _ in range(AVERAGES[name])]
         self.steps = [torch.zeros((), device=one.device) for one in self.parameters]
 
     @torch.no_grad()

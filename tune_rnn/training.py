@@ -72,7 +72,7 @@ class Training:
             raise TrialFailed(f"{what} on this {self.device.type}. {hint}")
         use_tf32(training.precision == "tf32")
         self.sizes = sizes_of(config, data.vocabulary_size)
-        check_memory(self.sizes, self.device)
+        check_memory(self.sizes, training.optimizer, self.device)
         self.learning_rate = training.learning_rate
         self.windows = _training_windows(config, data, seed)
         self.feed = feed.Feed(self.windows, self.device)
@@ -115,7 +115,8 @@ class Training:
         interval = Interval(self.device)
         loss, reason = math.nan, ""
         while not reason and self.step < self._steps(spent):
-            interval.add(*self.train_step())
+            before = self.tokens
+            interval.add(*self.train_step(), self.tokens - before)
             if self.step % CHECK_EVERY == 0:
                 reason = self._divergence(interval.recent_loss(), "training loss")
         train_loss, gradient_norm = interval.means()

@@ -2,7 +2,8 @@
 
 Label smoothing is the decoder's business (`tune_rnn.decoder`).
 
-Shapes: T time steps, B streams, V symbols, H hidden size of the last layer.
+Shapes: T time steps, B streams, V symbols, H hidden size of the last layer. `counts_TB`: which positions are no
+padding; means are over these.
 """
 
 from __future__ import annotations
@@ -37,25 +38,23 @@ def add_penalty(weights: Iterable[Tensor], l1: float, l2: float) -> None:
             torch._foreach_add_(gradients, weights, alpha=2 * l2)
 
 
-def activation(outputs_TBH: Tensor) -> Tensor:
+def activation(outputs_TBH: Tensor, counts_TB: Tensor) -> Tensor:
     """Mean of h² (activation regularisation, AR: Merity et al. 2017), for the last layer's dropped outputs.
 
     The paper writes an L2 norm; its code, and so we, take the mean of the squares.
     """
-    return outputs_TBH.float().square().mean()
+    return _mean(outputs_TBH.float().square().mean(-1), counts_TB)
 
 
-def temporal_activation(outputs_TBH: Tensor) -> Tensor:
+def temporal_activation(outputs_TBH: Tensor, counts_TB: Tensor) -> Tensor:
     """Mean of (h_t - h_{t-1})² (temporal activation regularisation, TAR), for the last layer's raw outputs.
 
     0 for a window of one step, which has no difference.
     """
-    if len(outputs_TBH) < 2:
-        return outputs_TBH.new_zeros((), dtype=torch.float32)
-    return (outputs_TBH[1:] - outputs_TBH[:-1]).float().square().mean()
+    return _mean((outputs_TBH[1:] - outputs_TBH[:-1]).float().square().mean(-1), counts_TB[1:])
 
 
-def fraternal(outputs_TBH: Tensor, others_TBH: Tensor, weight_VH: Tensor) -> Tensor:
+def fraternal(outputs_TBH: Tensor, others_TBH: Tensor, weight_VH: Tensor, counts_TB: Tensor) -> Tensor:
     """Mean squared difference of the logits W·h + b under two draws of the masks (Zolna et al. 2018, equation 3).
 
     It is the mean of d·WᵀW·d / V with d the difference of the outputs, which needs no logits.
@@ -63,4 +62,8 @@ def fraternal(outputs_TBH: Tensor, others_TBH: Tensor, weight_VH: Tensor) -> Ten
     with torch.autocast(outputs_TBH.device.type, enabled=False):
         differences_TBH, weight_VH = (outputs_TBH - others_TBH).float(), weight_VH.float()
         squares_TB = ((differences_TBH @ (weight_VH.t() @ weight_VH)) * differences_TBH).sum(-1)
-        return squares_TB.mean() / weight_VH.shape[0]
+        return _mean(squares_TB, counts_TB) / weight_VH.shape[0]
+
+
+def _mean(values_TB: Tensor, counts_TB: Tensor) -> Tensor:
+    return (values_TB * counts_TB).sum() / counts_TB.sum().clamp(min=1)
