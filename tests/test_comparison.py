@@ -114,6 +114,9 @@ def test_evidence_keeps_the_lowest_scores_and_forgets_repeated_reports() -> None
     for spent, score in ((1.0, 3.0), (2.0, 2.0), (2.0, 2.5), (3.0, 2.7)):
         evidence.report(0, spent, score)
     assert (evidence.trials[0].spent, evidence.trials[0].scores) == ([1.0, 2.0, 3.0], [3.0, 2.0, 2.0])
+    expected = evidence.expected
+    evidence.report(0, 3.0, 2.7)
+    assert evidence.expected is expected, "nothing to work out anew"
     evidence.report(0, 4.0, math.nan)
     assert evidence.trials[0].bad
 

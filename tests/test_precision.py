@@ -18,6 +18,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def _tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_has_bf16", precision._has_bf16.__wrapped__)
+
+
 @pytest.fixture
 def bf16_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without oneDNN, PyTorch has slow bf16 kernels for every processor."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,8 +59,13 @@ def is_available(precision: str, device: torch.device, cell: str) -> bool:
     if device.type == "cuda" and torch.cuda.is_available():
         first = FOR_GPUS.get(precision)
         return first is not None and torch.cuda.get_device_capability(device) >= first
-    cpu = device.type == "cpu" and precision == "bf16"
-    return cpu and _step_seconds(precision, device, cell, SMALL, repeats=1) is not None
+    return device.type == "cpu" and precision == "bf16" and _has_bf16(cell)
+
+
+@functools.cache
+def _has_bf16(cell: str) -> bool:
+    """Tried once in a process, as it takes longer than a small trial's first steps."""
+    return _step_seconds("bf16", torch.device("cpu"), cell, SMALL, repeats=1) is not None
 
 
 def resolve_precision(precision: str, device: torch.device, cells: Sequence[str], hidden: int = SMALL) -> str:

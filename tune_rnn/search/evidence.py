@@ -92,10 +92,10 @@ class Evidence:
 
     def report(self, number: int, spent: float, score: float) -> None:
         """A trial has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
-        self.trials[number].report(spent, score)
-        self._deepest = max(self._deepest, spent)
-        self._forget()
-        self._listen(number)
+        if self.trials[number].report(spent, score):
+            self._deepest = max(self._deepest, spent)
+            self._forget()
+            self._listen(number)
 
     def end(self, number: int, diverged: bool = False) -> None:
         """A trial has ended, in whatever way."""

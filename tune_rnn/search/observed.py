@@ -31,14 +31,18 @@ class Observed:
     features: tuple[float, ...] = ()
     _row: tuple[tuple[float, ...], bytes] | None = field(default=None, init=False, repr=False, compare=False)
 
-    def report(self, spent: float, score: float) -> None:
-        """It has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged."""
+    def report(self, spent: float, score: float) -> bool:
+        """It has reached `score` (lower is better) with a budget of `spent`; NaN and inf: it diverged.
+
+        Returns whether that is news: a resumed trial makes its last report again, and Ray tells some twice.
+        """
         if not math.isfinite(score):
-            self.bad = True
-        elif not self.spent or spent > self.spent[-1]:  # a resumed trial makes its last report again
+            news, self.bad = not self.bad, True
+        elif news := not self.spent or spent > self.spent[-1]:
             self.spent.append(spent)
             self.scores.append(min(score, self.scores[-1]) if self.scores else score)
             self._row = None
+        return news
 
     def scores_at(self, budgets: tuple[float, ...]) -> bytes:
         """Its score at each of the budgets, NaN where it has not come that far, as a row of NumPy's.
