@@ -143,7 +143,7 @@ def main() -> None:
     makes: dict[str, Callable[[int, str], Step]] = {"bare": bare, "ours": ours}
     makes |= {kind: partial(tutorial, kind) for kind in options.tutorials}
     others = [name for name in makes if name != "ours"]
-    print(f"{hardware.head('cpu')}: {options.precision}")
+    print(hardware.head("cpu", options.precision))
     print(" | ".join(["| row", *(f"{name}, tokens/s" for name in makes), *(f"ours / {name}" for name in others)]), "|")
     print("|---" * (1 + len(makes) + len(others)) + "|")
     to_bare = {}

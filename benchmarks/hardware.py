@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 
 
-def head(device: str) -> str:
-    """Date, machine, device and PyTorch's version."""
+def head(device: str, precision: str = "fp32") -> str:
+    """Date, machine, device, PyTorch's version and the number format."""
     hardware = torch.cuda.get_device_name() if device != "cpu" else f"{os.cpu_count()} cores, one used"
-    return f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {hardware}, torch {torch.__version__}, fp32"
+    return f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {hardware}, torch {torch.__version__}, {precision}"
 
 
 def require(ratios: Mapping[str, float], least: float) -> None:

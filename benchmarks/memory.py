@@ -30,6 +30,7 @@ import tune_rnn
 from tune_rnn import space
 from tune_rnn.data import load_corpus
 from tune_rnn.report import TrialBudget
+from tune_rnn.results.directory import RunDirectory
 from tune_rnn.study.trainable import shared_arrays
 from tune_rnn.study.worker import start_worker
 
@@ -121,6 +122,8 @@ def growth(trials: int) -> tuple[int, int]:
                 "validation": shared_arrays(corpus.validation),
                 "vocabulary_size": corpus.vocabulary.size,
                 "documents": made.task.documents,
+                "run": RunDirectory(folder),
+                "holder": "",
                 "budget": budget,
                 "final_budget": budget,
                 "threads": 1,

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     prepare_process(1)
-    print(hardware.head(options.device))
+    print(hardware.head(options.device, "number formats as below"))
     print("| data | precision | validation loss | difference | seconds |\n|---|---|---|---|---|")
     for name in EPOCHS:
         exact: list[float] = []

@@ -8,14 +8,17 @@ minutes are some thirty whole trainings; two processes of one thread, one study 
 `ray_tutorial` and `optuna_tutorial` are what documentation leads to; `ray_reused` is our own training under Ray's
 HyperOptSearch and ASHAScheduler (all in `benchmarks/peers/`). Each runs for `--minutes` from its process's start; its
 answer is its lowest validation loss by then, in nats per symbol, state carried through the validation text for all of
-them. tune_rnn, with its defaults and without final stage, runs until it has reached the lowest of these answers, or as
-long. Shown: when each came to know its answer, when tune_rnn knew one as good, how many times sooner that is than the
-one and than the other's end: medians (lowest to highest); an answer that tune_rnn did not reach counts as reached at
-the end. What has been measured is kept in the results file: the command can be interrupted and repeated.
+them. tune_rnn, with its default search and scheduler and without final stage, runs until it has reached the lowest of
+these answers, or as long. Shown: when each came to know its answer, when tune_rnn knew one as good, how many times
+sooner that is than the one and than the other's end: medians (lowest to highest); an answer that tune_rnn did not reach
+counts as reached at the end. What has been measured is kept in the results file: the command can be interrupted and
+repeated.
 
-All train on windows without a state, in an order shuffled for each epoch. The scripts differ from tune_rnn in more than
-the search: `ray_reused` has Tune's checkpoints and loads the text in each process, both of Ray's stop trials at half
-(ASHA's factor in Ray's tutorial), tune_rnn at a third.
+All clip gradients and train on windows without a state, in an order shuffled for each epoch (neither is a default of
+tune_rnn's). The scripts differ from tune_rnn in more than the search: it cuts the text elsewhere in each epoch, where
+the tutorials' windows stay the same, and begins with orthogonal recurrent weights and a forget bias of 1, as
+`ray_reused` does too; that has Tune's checkpoints and loggers and loads the text in each process; both of Ray's stop
+trials at half (ASHA's factor in Ray's tutorial), tune_rnn at a third.
 """
 
 from __future__ import annotations

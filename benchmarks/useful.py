@@ -2,15 +2,15 @@
 
     python benchmarks/useful.py [--minutes 1 5] [--pairs 5] [--least 0]
 
-Protocol: HyperOpt with ASHA on the words of Python's help topics, two slots of one processor, no final stage, ended by
-`budget.hours`; a whole trial takes about four seconds in the study of one minute and about twenty in longer ones, and
-reports eight times, as validation on so short a text would else take half of it. The useful fraction is
+Protocol: HyperOpt with ASHA on the characters of Python's help topics, two slots of one processor, no final stage,
+ended by `budget.hours`; a whole trial takes about four seconds in the study of one minute and about twenty in longer
+ones, and reports eight times, as validation on so short a text would else take half of it. The useful fraction is
 `summary.json`'s: seconds of training steps and validation over slots × wall time, from the command's first instruction
-to its last. Beside it the processor time of all the study's processes over slots × wall time. The floor is a fresh
-process that does `ray.init`, starts two actors and has both import torch; shown is by how many seconds the study's
-first training step comes later, from the start of either process. Each in processes of their own, floor and study in
-turns, `--pairs` times: medians (lowest to highest). With `--least` the exit status is 1 where the useful fraction is
-less.
+until the summary is written, before Ray ends. Beside it the processor time of the machine over slots × wall time, for
+the whole command. The floor is a fresh process that does `ray.init`, starts two actors and has both import torch; shown
+is by how many seconds the study's first training step comes later, from the start of either process. Each in processes
+of their own, floor and study in turns, `--pairs` times: medians (lowest to highest). With `--least` the exit status is
+1 where the useful fraction is less.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ def study(minutes: float) -> tuple[float, float, float]:
         file.write_text(STUDY.format(tokens=tokens, hours=minutes / 60, **often))
         started, before = time.time(), _processor_s()
         subprocess.run([*TUNE_RNN, "run", str(file), f"storage={folder}"], check=True, capture_output=True)
-        processor_s = _processor_s() - before
+        processor_s, command_s = _processor_s() - before, time.time() - started
         run = Path(folder) / "useful"
         spent = json.loads((run / "summary.json").read_text())["time"]
         events = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
         reports = [event for event in events if event["event"] == "report"]
         first = min(event["time"] - event["report"]["training_s"] for event in reports)
-        return spent["useful_fraction"], processor_s / (spent["slots"] * spent["wall_s"]), first - started
+        return spent["useful_fraction"], processor_s / (spent["slots"] * command_s), first - started
 
 
 def _processor_s() -> float:

@@ -97,3 +97,13 @@ def test_a_study_is_compared_with_plain_tuner() -> None:
     rows = [line.split(" | ") for line in done.stdout.splitlines()[4:]]
     assert [row[2] for row in rows] == ["plain", "random"]
     assert float(rows[1][4]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_memory_of_corpus_and_processes_is_measured() -> None:
+    command = [sys.executable, str(SCRIPT.with_name("memory.py")), "--bytes", "2e6", "--workers", "1"]
+    done = subprocess.run([*command, "--trials", "21"], capture_output=True, text=True, check=True)
+    assert re.search(r"^one process: \d{3} MB after 20 trials, \d{3} MB after 21$", done.stdout, re.MULTILINE)
+    assert re.search(r"^1 workers, text of 2 MB: corpus -?\d+ MB in all$", done.stdout, re.MULTILINE)
+    assert re.search(r"^one of them, at most: \d{3} MB of its own$", done.stdout, re.MULTILINE)

@@ -2,7 +2,7 @@
 
     python benchmarks/peers/ray_reused.py FOLDER LOG SEED SECONDS EPOCHS
 
-What it lacks of tune_rnn is the search, the scheduler and how a study starts.
+What it lacks of tune_rnn is the search, the scheduler, how a study starts, and how results and checkpoints travel.
 """
 
 from __future__ import annotations
