@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -166,14 +167,94 @@ def test_who_was_taken_for_dead_leaves_the_run_to_who_took_it_over(
     failed = pytest.raises(StudyFailed, match=text)
     with failed, mirrored(run, copy.url, said.append):
         held = {"host": "elsewhere", "pid": 7, "id": "another", "time": time.time()}
-        copy.put("lock.json", json.dumps(held).encode())
+        deadline = time.monotonic() + 20
+        while not said and time.monotonic() < deadline:  # again and again, as holders do
+            copy.put("lock.json", json.dumps(held).encode())
+            time.sleep(0.05)
         copy.put("trials.jsonl", b"theirs\n")
-        time.sleep(0.5)
         (run / "trials.jsonl").write_text("one\ntwo\n")
         time.sleep(0.2)
     assert [line.partition(" with ")[0] for line in said] == [f"elsewhere has taken over {copy.url}"]
     assert copy.get("trials.jsonl") == b"theirs\n"
     assert json.loads(copy.get("lock.json") or b"")["id"] == "another"
+
+
+def test_a_takeover_that_is_noticed_at_the_end_is_no_success(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that cannot be written until the run is another's."""
+    monkeypatch.setattr(mirror, "EVERY_S", 0.05)
+    monkeypatch.setattr(mirror, "BEAT_S", 0.0)
+    run, put, refusals = a_run(tmp_path / "run"), Copy.put, [0]
+
+    def refuse(self: Copy, name: str, content: bytes) -> None:
+        refusals[0] += 1
+        if refusals[0] == 3:
+            held = {"host": "elsewhere", "pid": 7, "id": "another", "time": time.time()}
+            put(self, "lock.json", json.dumps(held).encode())
+        raise OSError("503")
+
+    failed = pytest.raises(StudyFailed, match=r"^elsewhere has taken over ")
+    monkeypatch.setattr(mirror.Mirror, "_work", lambda self: None)
+    with failed, mirrored(run, copy.url, print):
+        monkeypatch.setattr(Copy, "put", refuse)
+    assert json.loads(copy.get("lock.json") or b"")["id"] == "another"
+
+
+def test_a_run_that_changes_while_it_is_brought_here_is_refused(copy: Copy, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    Mirror(run, copy, print).round()
+    pull(copy, tmp_path / "other")
+    copy.put("trials.jsonl", b"one\ntwo\n")
+    copy.delete("lock.json")
+    refused = pytest.raises(InputError, match=r"has been worked on elsewhere while .* Give the same command again")
+    with refused, mirrored(tmp_path / "other", copy.url, print):
+        pass
+    assert copy.get("trials.jsonl") == b"one\ntwo\n"
+    assert copy.get("lock.json") is None
+
+
+def test_a_storage_that_cannot_be_read_is_one_message(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*what: Any) -> None:
+        raise OSError("When listing: ACCESS_DENIED\nfurther lines")
+
+    run = a_run(tmp_path / "run")
+    monkeypatch.setattr(Copy, "sizes", refuse)
+    message = r"^s3://.*: cannot be read \(When listing: ACCESS_DENIED\)\. The network must reach it"
+    with pytest.raises(InputError, match=message):
+        pull(copy, tmp_path / "other")
+    with pytest.raises(InputError, match=message), mirrored(run, copy.url, print):
+        pass
+
+
+def test_looks_at_the_test_split_from_any_machine_are_brought_here(copy: Copy, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    Mirror(run, copy, print).round()
+    for log in (b"one look\n", b"one look\nanother\n"):
+        copy.put("test_evaluations.jsonl", log)
+        pull(copy, run)
+        assert (run / "test_evaluations.jsonl").read_bytes() == log
+    (run / "test_evaluations.jsonl").write_bytes(b"one look\nanother\nnot there yet\n")
+    pull(copy, run)
+    assert (run / "test_evaluations.jsonl").read_bytes().endswith(b"not there yet\n")
+
+
+def test_a_directory_that_goes_meanwhile_does_no_harm(
+    copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, scandir = a_run(tmp_path / "run"), os.scandir
+    gone = run / "ray/1/trial_0000/checkpoint_000001"
+
+    def scan(path: Any) -> Any:
+        if Path(path) == gone:
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    Mirror(run, copy, print).round()
+    assert copy.get("trials.jsonl") == b"one\n"
 
 
 def test_a_run_that_is_taken_over_in_mid_round_is_left_as_it_is(

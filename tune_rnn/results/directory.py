@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
-from tune_rnn.results.mirror import Copy, below, is_remote, mirrored, pull, working_directory
+from tune_rnn.results.mirror import TEST_LOG, Copy, below, is_remote, mirrored, pull, working_directory
 from tune_rnn.results.packing import pack, paths_of
 
 NOTE = "TUNE_RNN_NOTE_RUN"
@@ -61,7 +61,7 @@ class RunDirectory:
     @property
     def test_log(self) -> Path:
         """One line for each look at the test split."""
-        return self.path / "test_evaluations.jsonl"
+        return self.path / TEST_LOG
 
     def trial(self, number: int) -> Path:
         """TensorBoard's event files of a trial, and its traceback if it failed."""

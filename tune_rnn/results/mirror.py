@@ -37,7 +37,7 @@ BEAT_S, STALE_S = 30.0, 120.0
 PATIENCE_S = 600.0
 """How long a study that has ended waits for a storage that refuses to be written."""
 
-JOURNAL, LOCK = "trials.jsonl", "lock.json"
+JOURNAL, LOCK, TEST_LOG = "trials.jsonl", "lock.json", "test_evaluations.jsonl"
 LOCAL_ONLY = (LOCK,)
 
 
@@ -138,11 +138,12 @@ def pull(copy: Copy, to: Path, without: str = "") -> None:
     A journal here that goes on where the copy's ends is kept, with all else: this machine was the last to work on the
     run, and the storage has not been written since.
     """
-    names = copy.sizes()
+    with _readable(copy):
+        names = copy.sizes()
+        journal = copy.get(JOURNAL) or b""
     if "experiment.yaml" not in names:
         rule = "is not a run (there is no experiment.yaml)" if names else "does not exist"
         raise InputError(copy.url, rule, "Give a run that `tune-rnn run` made.")
-    journal = copy.get(JOURNAL) or b""
     ours = (to / JOURNAL).read_bytes() if (to / JOURNAL).exists() else b""
     if ours.startswith(journal) and len(ours) > len(journal):
         return
@@ -151,11 +152,23 @@ def pull(copy: Copy, to: Path, without: str = "") -> None:
         if not target.resolve().is_relative_to(to.resolve()):
             raise InputError(copy.url, f"has an object with the name {name!r}, which leads out of the run")
         known = ours == journal and target.exists()
+        if name == TEST_LOG:  # any machine adds to it, at any time
+            known = known and target.stat().st_size >= names[name]
         if not (known or name in LOCAL_ONLY or (without and name.startswith(without))):
-            content = copy.get(name)
+            with _readable(copy):
+                content = copy.get(name)
             if content is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
+
+
+@contextmanager
+def _readable(copy: Copy) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "The network must reach it, and the credentials must allow reading it."
+        raise InputError(copy.url, f"cannot be read ({_reason(error)})", remedy) from error
 
 
 class Mirror:
@@ -171,10 +184,17 @@ class Mirror:
         self._before = self._id  # who held the run before us
 
     def start(self) -> None:
-        self._before = _lock_of(self.copy).get("id", self._id)
-        with suppress(OSError):  # it is tried again
-            self.copy.put(LOCK, self._beat())
-        there = self.copy.sizes()
+        """Take the run over; InputError where it cannot be read, or is not as it was when it was brought here."""
+        with _readable(self.copy):
+            _refuse_if_held(self.copy)
+            self._before = _lock_of(self.copy).get("id", self._id)
+            with suppress(OSError):  # it is tried again
+                self.copy.put(LOCK, self._beat())
+            there, journal = self.copy.sizes(), self.copy.get(JOURNAL) or b""
+        if not self._journal().startswith(journal):
+            self._let_go()
+            rule = "has been worked on elsewhere while it was brought here"
+            raise InputError(self.copy.url, rule, "Give the same command again.")
         here = dict(self._states())
         for name, size in there.items():  # all but checkpoints is copied again; what is not here is deleted
             is_known = name.endswith(CHECKPOINT) and name in here and here[name][0] == size
@@ -185,16 +205,23 @@ class Mirror:
         """Copy what is left; StudyFailed where the storage refuses it for long, or somebody else works on the run."""
         self._end.set()
         self._thread.join()
-        if self._other:
-            raise StudyFailed(f"{self._other} What was done here since is in {self.directory} alone.")
         deadline = time.monotonic() + PATIENCE_S
-        while not self._try():
+        while not (self._other or self._try()):
             if time.monotonic() > deadline:
                 go_on = f"`tune-rnn resume {self.copy.url}` on this machine copies it there once that is possible."
                 raise StudyFailed(f"The storage cannot be written. All there is, is in {self.directory}; {go_on}")
             time.sleep(EVERY_S)
+        if self._other:
+            raise StudyFailed(f"{self._other} What was done here since is in {self.directory} alone.")
+        self._let_go()
+
+    def _let_go(self) -> None:
         with suppress(OSError):  # it is stale soon
             self.copy.delete(LOCK)
+
+    def _journal(self) -> bytes:
+        file = self.directory / JOURNAL
+        return file.read_bytes() if file.exists() else b""
 
     def _work(self) -> None:
         while not (self._end.wait(EVERY_S) or self._other):
@@ -219,8 +246,7 @@ class Mirror:
         if not self._has_run():
             return
         gone = [name for name in self._known if name not in LOCAL_ONLY and not (self.directory / name).exists()]
-        journal = self.directory / JOURNAL
-        text = journal.read_bytes() if journal.exists() else b""
+        text = self._journal()
         for name, state in self._states():
             if self._known.get(name) != state and name != JOURNAL and self._has_run():
                 with suppress(FileNotFoundError):  # a checkpoint that has been superseded meanwhile
@@ -250,22 +276,20 @@ class Mirror:
         return json.dumps(holder | {"time": time.time()}).encode()
 
     def _states(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        for path in sorted(self.directory.rglob("*")):
+        files = (Path(folder, name) for folder, _, names in os.walk(self.directory) for name in names)
+        for path in sorted(files):  # not rglob, which fails where a directory goes meanwhile
             name = path.relative_to(self.directory).as_posix()
             if name in LOCAL_ONLY or path.suffix == ".new":
                 continue
             with suppress(FileNotFoundError):
-                if path.is_file():
-                    state = path.stat()
-                    yield name, (state.st_size, state.st_mtime_ns)
+                state = path.stat()
+                yield name, (state.st_size, state.st_mtime_ns)
 
 
 @contextmanager
 def mirrored(directory: Path, url: str, say: Callable[[str], None]) -> Iterator[None]:
     """Keep the copy of a directory for as long as it is worked on; refuses where somebody else does."""
-    copy = Copy(url)
-    _refuse_if_held(copy)
-    mirror = Mirror(directory, copy, say)
+    mirror = Mirror(directory, Copy(url), say)
     mirror.start()
     try:
         yield
