@@ -350,6 +350,25 @@ def test_processes_that_idle_make_room_for_a_trial_that_waits_in_vain(monkeypatc
     assert ended == [True, True], "no trial begins on a machine that is about to go"
 
 
+@pytest.mark.parametrize("cluster", [False, True])
+def test_processes_that_idle_on_a_cluster_end_so_that_machines_are_given_back(
+    cluster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, ended = [0.0], list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(adapters, "is_cluster", lambda: cluster)
+    controller = SimpleNamespace(
+        _pending_trials=set(),
+        _actor_cache=SimpleNamespace(num_cached_objects=1),
+        _cleanup_cached_actors=lambda force_all: ended.append(now[0]),
+        get_trials=list,
+    )
+    scheduler = StudyScheduler(RunAll(), a_searcher())
+    for now[0] in range(1, 100, 5):
+        scheduler.choose_trial_to_run(controller)
+    assert ended == ([66] if cluster else [])
+
+
 @pytest.mark.parametrize(("damaged", "spent"), [((), 0.75), ((0.75,), 0.5), ((0.5, 0.75), 0.0)])
 def test_a_damaged_checkpoint_has_a_trial_go_back_to_the_one_before(
     tmp_path: Path, damaged: tuple[float, ...], spent: float

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import zipfile
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,5 +68,5 @@ def is_whole(directory: Path) -> bool:
     try:
         with zipfile.ZipFile(directory / CHECKPOINT) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError):  # the last: what its flags say it is not
         return False

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
 WAIT_S = 15.0
 """How long a trial waits for its slot's process, which may just be starting, while others idle."""
+
+IDLE_S = 60.0
+"""How long a cluster's processes idle before they are ended, without which no idle machine is given back."""
 
 
 class _LeftOutOfPickles:
@@ -79,7 +83,7 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         if record is None:
             return None if self.running else RaySearcher.FINISHED  # one that runs may be lost, and go on
         self.running[trial_id], self.running_in[trial_id] = record.number, (slot := self._free_slot())
-        self._find_checkpoint(record)
+        find_checkpoint(self.recorder, record)
         directory = self.recorder.run.path / record.checkpoint if record.checkpoint else None
         return {
             "number": record.number,
@@ -95,13 +99,6 @@ class StudySearcher(_LeftOutOfPickles, RaySearcher):
         """One whose process waits for a trial, or else one that has none, or has lost it with its machine."""
         free = (self.warm | set(range(len(self.running) + 1))) - set(self.running_in.values())
         return min(free, key=lambda slot: (slot not in self.warm, slot))
-
-    def _find_checkpoint(self, record: TrialRecord) -> None:
-        """Have a trial return to the last of its checkpoints that can be read, or begin anew if none can be."""
-        if not record.checkpoint or is_whole(self.recorder.run.path / record.checkpoint) or record.inherited:
-            return
-        there = [spent for spent, path in record.checkpoints.items() if is_whole(self.recorder.run.path / path)]
-        self.recorder.returned(record.number, max(there, default=0.0))
 
     def _is_searching(self) -> bool:
         """Whether one is at work upon whose end others may begin."""
@@ -179,7 +176,8 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
         self.recorder.started(trial.config["number"])
         checkpoint, process = trial.config["resume_from"], trial.temporary_state.ray_actor
         if checkpoint and process and is_cluster():
-            process.go_on_from.remote((Path(checkpoint) / CHECKPOINT_FILE).read_bytes())
+            with suppress(FileNotFoundError):  # the process will not find it either: the trial fails, not the study
+                process.go_on_from.remote((Path(checkpoint) / CHECKPOINT_FILE).read_bytes())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -247,7 +245,7 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self.scheduler, self.searcher, self.final, self.lost = scheduler, searcher, final, lost
         self.keeping: set[Any] = set()
-        self.waiting_since: float | None = None
+        self.idle_since: tuple[bool, float] | None = None  # whether a trial has waited, and since when
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         self._make_room(tune_controller)
@@ -257,17 +255,20 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
         """End the processes that idle in other slots where a trial waits in vain for one in its own.
 
         Each holds what its slot needs, and so the trial would wait for ever once machines have gone. On a machine that
-        is about to go no trial is to begin either.
+        is about to go no trial is to begin either, and one whose processes idle cannot be given back.
         """
         if self.lost is not None and self.lost.leaving:
             tune_controller._cleanup_cached_actors(force_all=True)
-        if not (tune_controller._pending_trials and tune_controller._actor_cache.num_cached_objects):
-            self.waiting_since = None
+        waits, now = bool(tune_controller._pending_trials), time.monotonic()
+        if not tune_controller._actor_cache.num_cached_objects:
+            self.idle_since = None
             return
-        self.waiting_since = self.waiting_since or time.monotonic()
-        if time.monotonic() - self.waiting_since > WAIT_S:
-            tune_controller._cleanup_cached_actors(force_all=True)
-            self.waiting_since = None
+        if self.idle_since is None or self.idle_since[0] != waits:
+            self.idle_since = waits, now
+        if now - self.idle_since[1] > (WAIT_S if waits else IDLE_S):
+            self.idle_since = None
+            if waits or is_cluster():
+                tune_controller._cleanup_cached_actors(force_all=True)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         score, number = result[SCORE], trial.config["number"]
@@ -306,6 +307,17 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
             return False
         self.final.set_aside.add(number)
         return True
+
+
+def find_checkpoint(recorder: Recorder, record: TrialRecord) -> None:
+    """Have a trial return to the last of its checkpoints that can be read, or begin anew if none can be.
+
+    One that goes on from another trial's checkpoint has no other: it fails, with the reason.
+    """
+    if not record.checkpoint or is_whole(recorder.run.path / record.checkpoint) or record.inherited:
+        return
+    there = [spent for spent, path in record.checkpoints.items() if is_whole(recorder.run.path / path)]
+    recorder.returned(record.number, max(there, default=0.0))
 
 
 def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:

@@ -26,6 +26,7 @@ from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
     StudySearcher,
+    find_checkpoint,
     name_of,
     replay,
 )
@@ -53,6 +54,8 @@ def tune_trials(
     """
     scheduler = scheduler_of(experiment, searcher.evidence)
     final = FinalStage(recorder.journal, experiment, slots.count, recorder.deadline)
+    for trial in recorder.journal.unfinished:  # before anything is learnt or exported from a damaged one
+        find_checkpoint(recorder, trial)
     replay(searcher, scheduler, recorder.journal)
     proposer = Proposer(searcher, recorder, experiment, ParameterCap.of(experiment, corpus))
     population = Population(proposer) if experiment.has_population else None
