@@ -12,7 +12,7 @@ if [[ "$role" == stamp ]]; then
 fi
 
 if [[ "$(cat ~/tune_rnn/installed 2>/dev/null)" != "$stamp" ]]; then
-  [[ -x ~/tune_rnn/env/bin/python ]] || python3 -m venv ~/tune_rnn/env
+  ~/tune_rnn/env/bin/python -m pip --version &> /dev/null || python3 -m venv --clear ~/tune_rnn/env
   ~/tune_rnn/env/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps .
   ~/tune_rnn/env/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[cluster]'
   echo "$stamp" > ~/tune_rnn/installed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 
 from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted, TuneRnnError
 from tune_rnn.experiment import Experiment
-from tune_rnn.submission import client, cluster_file, head, inspection
+from tune_rnn.submission import client, cluster_file, head, inspection, job
 from tune_rnn.submission.cluster_file import read_cluster
 from tune_rnn.submission.jobs import Job, JobDirectory
 from tune_rnn.submission.remote import Remote
@@ -300,6 +301,72 @@ def test_a_study_is_started_once_however_often_the_connection_drops(jobs: tuple[
     for _ in range(2):
         assert head.start({"id": "small-1"}) == {"id": "small-1"}
     assert len(jobs[0].started) == 1
+
+
+def test_who_asks_again_while_a_study_is_started_waits_and_hears_why_it_cannot_be(
+    jobs: tuple[Jobs, JobDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_fail = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    def start(directory: JobDirectory) -> Any:
+        begun.set()
+        may_fail.wait()
+        raise InputError("task", "the data here is another one")
+
+    def ask() -> None:
+        try:
+            head.start({"id": "small-1"})
+        except InputError as error:
+            heard.append(error.rule)
+
+    monkeypatch.setattr(head, "_start", start)
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    assert head.outcome({"id": "small-1"})["state"] == "running"
+    may_fail.set()
+    for thread in threads:
+        thread.join()
+    assert heard == ["the data here is another one"] * 2
+    assert head.outcome({"id": "small-1"})["state"] == "died"
+
+
+def test_a_study_that_cannot_go_on_keeps_what_it_has_ended_with(
+    jobs: tuple[Jobs, JobDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_ray() -> Any:
+        raise head._no_ray()
+
+    jobs[1].note_exit(0)
+    monkeypatch.setattr(head, "_client", no_ray)
+    with pytest.raises(InputError, match="no Ray answers there"):
+        head.resume({"id": "small-1", "overrides": []})
+    assert jobs[1].exit_status == 0
+
+
+def test_a_damaged_journal_of_one_study_hides_no_other(jobs: tuple[Jobs, JobDirectory]) -> None:
+    _, directory = jobs
+    directory.run_note.write_text(json.dumps({"path": str(directory.path), "url": ""}))
+    directory.experiment.touch()
+    (directory.path / "trials.jsonl").write_text('{"event": "report"}\n')
+    answer = head.outcome({"id": "small-1"})
+    assert (answer["state"], answer["run"], "trials" in answer) == ("died", str(directory.path), False)
+
+
+def test_an_error_that_is_none_of_ours_is_a_failure_and_no_kill(
+    jobs: tuple[Jobs, JobDirectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(arguments: list[str]) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(job.cli, "main", fail)
+    monkeypatch.setattr(job, "_print_to", lambda log: None)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(RuntimeError, match="a bug"):
+        job.main(str(jobs[1].path), "run")
+    assert jobs[1].exit_status == 1
 
 
 def test_a_study_runs_as_long_as_its_process_holds_its_directory(jobs: tuple[Jobs, JobDirectory]) -> None:

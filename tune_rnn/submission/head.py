@@ -46,16 +46,8 @@ def inspect(given: Mapping[str, Any]) -> Answer:
 def start(given: Mapping[str, Any]) -> Answer:
     """Start a study whose files are there, as a Ray job; once, however often it is asked over a bad connection."""
     directory = JobDirectory.of(HOME, given["id"])
-    mark = directory.path / "started"
-    try:
-        mark.touch(exist_ok=False)
-    except FileExistsError:
-        return {"id": given["id"]}
-    try:
-        return _start(directory)
-    except BaseException:
-        mark.unlink()
-        raise
+    with directory.starting():
+        return {"id": given["id"]} if directory.ray_job.exists() else _start(directory)
 
 
 def _start(directory: JobDirectory) -> Answer:
@@ -73,12 +65,14 @@ def _start(directory: JobDirectory) -> Answer:
 def resume(given: Mapping[str, Any]) -> Answer:
     """Go on with a study that was interrupted or has died, or with a larger budget; says how much it had printed."""
     directory = JobDirectory.of(HOME, given["id"])
-    if _state(directory) == "running":
-        raise InputError(given["id"], "is running", "Attach to it with `tune-rnn submit CLUSTER --follow`.")
-    has_run = directory.run is not None and directory.run.experiment.exists()
-    printed = directory.log.stat().st_size if directory.log.exists() else 0
-    directory.forget_exit()
-    return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
+    with directory.starting():
+        if _state_of_process(directory) == "running":
+            raise InputError(given["id"], "is running", "Attach to it with `tune-rnn submit CLUSTER --follow`.")
+        has_run = directory.run is not None and directory.run.experiment.exists()
+        printed = directory.log.stat().st_size if directory.log.exists() else 0
+        _client()  # without Ray what the study has ended with is still to be known
+        directory.forget_exit()
+        return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
 
 
 def follow(identity: str, offset: int) -> None:
@@ -124,7 +118,9 @@ def stop(given: Mapping[str, Any]) -> Answer:
     found = JobDirectory.named(HOME, given["id"])
     directory = next((one for one in found if _state(one) == "running"), found[0])
     if _state(directory) == "running":
-        _client().stop_job(_ray_id(directory))
+        with directory.starting():  # what is being started can be ended after that
+            if directory.ray_job.exists():
+                _client().stop_job(_ray_id(directory))
         deadline = time.monotonic() + STOP_S
         while _state(directory) == "running" and time.monotonic() < deadline:
             time.sleep(POLL_S)
@@ -140,7 +136,10 @@ def _summary(directory: JobDirectory) -> Answer:
     answer["place"] = run.place if run and there else None
     if run is None or not run.journal.exists():
         return answer
-    trials = Journal(run.journal)
+    try:
+        trials = Journal(run.journal)
+    except InputError:  # a damaged one; whoever goes on with it is told
+        return answer
     best = trials.best_trial
     ended = sum(trial.outcome != "" for trial in trials.trials.values())
     return answer | {"trials": len(trials.trials), "ended": ended, "best_loss": best.best_loss if best else None}
@@ -148,15 +147,18 @@ def _summary(directory: JobDirectory) -> Answer:
 
 def _state(directory: JobDirectory) -> str:
     """ "running", "ended", or "died" for one that was killed."""
+    return "running" if directory.is_starting else _state_of_process(directory)
+
+
+def _state_of_process(directory: JobDirectory) -> str:
     if directory.exit_status is not None:
         return "ended"
     if directory.is_held:
         return "running"
-    note = directory.path / "ray_job"
-    if not note.exists():
+    if not directory.ray_job.exists():
         return "died"
     try:  # it may be about to begin
-        job = _client().get_job_info(note.read_text("utf-8"))
+        job = _client().get_job_info(_ray_id(directory))
     except (InputError, OSError, RuntimeError):  # of a Ray that is gone
         return "died"
     return "died" if job.status.is_terminal() else "running"
@@ -165,12 +167,12 @@ def _state(directory: JobDirectory) -> str:
 def _submit(directory: JobDirectory, *command: str) -> Answer:
     arguments = [sys.executable, "-m", "tune_rnn.submission.job", str(directory.path), *command]
     identity = _client().submit_job(entrypoint=f"cd {shlex.quote(str(HOME))} && exec {shlex.join(arguments)}")
-    (directory.path / "ray_job").write_text(identity, "utf-8")
+    directory.ray_job.write_text(identity, "utf-8")
     return {"id": directory.path.name}
 
 
 def _ray_id(directory: JobDirectory) -> str:
-    return (directory.path / "ray_job").read_text("utf-8")
+    return directory.ray_job.read_text("utf-8")
 
 
 def _client() -> Any:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tune_rnn import cli
+from tune_rnn.errors import TuneRnnError
 from tune_rnn.results.directory import NOTE
 from tune_rnn.study.cluster import PROMISED
 from tune_rnn.submission.jobs import JobDirectory
@@ -29,9 +30,12 @@ def main(folder: str, command: str, *overrides: str) -> int:
     else:
         assert directory.run is not None, "the head has looked"
         arguments = ["resume", directory.run.place]
+    status = TuneRnnError.exit_status  # of an error that is none of ours, whose traceback is in the log
     with directory.held():
-        status = cli.main([*arguments, *overrides])
-        directory.note_exit(status)
+        try:
+            status = cli.main([*arguments, *overrides])
+        finally:
+            directory.note_exit(status)
     return status
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,21 +93,26 @@ class JobDirectory:
     def run_note(self) -> Path:
         return self.path / "run.json"
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    @property
+    def ray_job(self) -> Path:
+        """Has Ray's id of the study's process; there is none before it was first started."""
+        return self.path / "ray_job"
+
+    def held(self) -> AbstractContextManager[None]:
         """While the study's process is at work: the operating system lets go of it when that dies."""
-        with (self.path / "held").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return _locked(self.path / "held")
+
+    def starting(self) -> AbstractContextManager[None]:
+        """While the study's process is being started, by one who asked for it at a time."""
+        return _locked(self.path / "starting")
 
     @property
     def is_held(self) -> bool:
-        with (self.path / "held").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return _is_locked(self.path / "held")
+
+    @property
+    def is_starting(self) -> bool:
+        return _is_locked(self.path / "starting")
 
     @property
     def exit_status(self) -> int | None:
@@ -120,3 +125,19 @@ class JobDirectory:
 
     def forget_exit(self) -> None:
         (self.path / "outcome.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
