@@ -1,13 +1,21 @@
-"""How many trials run at a time: what one gets, what the study may use, what there is."""
+"""How many trials run at a time: what one gets, what the study may use, what there is and what is waited for."""
 
 from __future__ import annotations
 
+import sys
+import time
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tune_rnn.errors import InputError
+from tune_rnn.display import Display
+from tune_rnn.errors import InputError, StudyFailed
+from tune_rnn.experiment import Experiment
 from tune_rnn.schema import Resources
+from tune_rnn.signals import Interrupt
+from tune_rnn.study import study
 from tune_rnn.study.cluster import Slots, count_slots
 
 LAPTOP = {"CPU": 8.0}
@@ -88,3 +96,24 @@ def test_a_trial_too_large_for_every_node_is_refused() -> None:
 @pytest.mark.parametrize(("cpu", "threads"), [(0.25, 1), (1, 1), (1.9, 1), (2, 2), (16, 16)])
 def test_a_trial_has_as_many_threads_as_whole_processors(cpu: float, threads: int) -> None:
     assert Slots(1, cpu, 0).threads == threads
+
+
+def test_a_machine_with_a_gpu_is_waited_for_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up: list[str] = []
+    task = SimpleNamespace(remote=lambda: "answer")
+    fake = SimpleNamespace(
+        remote=lambda **options: lambda function: task,
+        wait=lambda answers, timeout: ([], answers),
+        cancel=given_up.append,
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    resolve, slots = (
+        partial(study._resolve_on_a_worker, Experiment(name="study", budget={"epochs": 1, "trials": 2})),
+        Slots(1, 1.0, 1.0),
+    )
+    with pytest.raises(StudyFailed, match=r"^No machine with a GPU came up within budget\.hours"):
+        resolve(slots, Display(), Interrupt(), time.time() - 1)
+    interrupted = Interrupt()
+    interrupted.set()
+    assert resolve(slots, Display(), interrupted, None) == "fp32"
+    assert given_up == ["answer", "answer"]

@@ -12,8 +12,9 @@ from tune_rnn.advice import check_batches
 from tune_rnn.constraints import check_fixed_model
 from tune_rnn.data import load_corpus
 from tune_rnn.display import Display
-from tune_rnn.errors import InputError, StudyInterrupted
+from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.planning import final_experiment
 from tune_rnn.machine import computes_bf16, may_have_gpu
 from tune_rnn.results import directory
 from tune_rnn.results.earlier import read_earlier
@@ -24,6 +25,9 @@ from tune_rnn.signals import Interrupt, interrupts
 from tune_rnn.study.ahead import load_libraries
 from tune_rnn.study.cluster import Slots, find_slots, ray_session
 from tune_rnn.study.session import Session
+
+LOOKS = 10
+"""How often a machine is looked at anew that is lost meanwhile, or whose process dies."""
 
 
 def run(
@@ -45,13 +49,18 @@ def run(
     check_batches(experiment, corpus)
     check_fixed_model(experiment, corpus)
     check_search(experiment.search, experiment.space)
+    final_experiment(experiment)  # raises InputError where its reports are too frequent
     earlier = read_earlier(experiment, corpus.sha256)
     resources, resolve = experiment.resources, partial(_resolve_precision, experiment)
     display.say(f"{experiment.name}: starting Ray")
     with _stoppable() as interrupted, ray_session(address, resources, resolve) as precision:
         slots = find_slots(experiment.resources)
         elsewhere = slots.gpu > 0 and not may_have_gpu()
-        found = _resolve_on_a_worker(experiment, slots, display, interrupted) if elsewhere else precision.result()
+        hours = experiment.budget.hours
+        until = None if hours is None else started + 3600 * hours
+        found = (
+            _resolve_on_a_worker(experiment, slots, display, interrupted, until) if elsewhere else precision.result()
+        )
         if interrupted.is_set():
             raise StudyInterrupted("Interrupted before the first trial; nothing was written.")
         resolved = experiment.replace("training.precision", found)
@@ -83,6 +92,7 @@ def resume(
     journal.check_data(corpus.sha256)
     _check_checkpoints(old, journal)
     check_search(experiment.search, experiment.space)
+    final_experiment(experiment)  # raises InputError where its reports are too frequent
     _check_final(before, experiment, journal)
     earlier = read_earlier(experiment, corpus.sha256)
     with directory.held(old, display.say), _stoppable() as interrupted:
@@ -149,11 +159,16 @@ def _check_final(before: Experiment, after: Experiment, journal: Journal) -> Non
         raise InputError(f"final.{after.budget.unit}", rule, "Leave it as it was.", new)
 
 
-def _resolve_on_a_worker(experiment: Experiment, slots: Slots, display: Display, interrupted: Interrupt) -> str:
-    """`_resolve_precision` where trials get GPUs and this machine has none, as a cluster's head: in a trial's place."""
+def _resolve_on_a_worker(
+    experiment: Experiment, slots: Slots, display: Display, interrupted: Interrupt, until: float | None
+) -> str:
+    """`_resolve_precision` where trials get GPUs and this machine has none, as a cluster's head: in a trial's place.
+
+    Raises StudyFailed where there is no such machine `until` the study's time is over.
+    """
     import ray
 
-    @ray.remote(num_cpus=slots.cpu, num_gpus=slots.gpu, max_retries=-1)
+    @ray.remote(num_cpus=slots.cpu, num_gpus=slots.gpu, max_retries=LOOKS)
     def resolve() -> str | InputError:
         try:
             return _resolve_precision(experiment)
@@ -166,6 +181,12 @@ def _resolve_on_a_worker(experiment: Experiment, slots: Slots, display: Display,
         if interrupted.is_set():
             ray.cancel(answer)
             return "fp32"
+        if until is not None and time.time() > until:
+            ray.cancel(answer)
+            raise StudyFailed(
+                "No machine with a GPU came up within budget.hours, and nothing was written. On the head `ray status` "
+                "says what is waited for, and /tmp/ray/session_latest/logs/monitor.log why."
+            )
     found: str | InputError = ray.get(answer)
     if isinstance(found, InputError):
         raise found
