@@ -472,7 +472,7 @@ PBT = "search: {algorithm: random}\nscheduler: {algorithm: pbt}\n"
         ("", 0),
         ("final: {seeds: 5}\n", 3),
         (LAYERS + GRID, 0),
-        (LAYERS + GRID.replace("2", "1"), 3),
+        (LAYERS + GRID.replace("2", "1"), 1),
         (LAYERS + GRID + "final: {top_k: 1}\n", 1),
         (RATE + PBT, 0),
         (RATE + PBT + "final: {seeds: 5}\n", 0),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tune_rnn.checking import check
 from tune_rnn.errors import InputError
-from tune_rnn.experiment import Experiment
+from tune_rnn.experiment import Experiment, Final
 from tune_rnn.final import telling
 from tune_rnn.final.audit import audit
 from tune_rnn.final.findings import findings, section
@@ -31,7 +32,7 @@ from tune_rnn.final.timing import final_seconds, makespan, seconds_left
 from tune_rnn.report import Report, TrialBudget
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord
 from tune_rnn.search import trial_seed
-from tune_rnn.study.study import _check_final, _with_larger_budget
+from tune_rnn.study.study import _check_final, _with_larger_budget, resume, run
 
 NOW = 1_000_000.0
 
@@ -202,6 +203,23 @@ def test_how_many_trainings_there_may_be() -> None:
     assert planned_trainings(experiment(**grid, final={"top_k": 5, "seeds": 2})) == (4, 0), "they are of the grid"
 
 
+@pytest.mark.parametrize(
+    ("budget", "search", "top_k"),
+    [
+        ({}, {}, 1),
+        ({"trials": 100}, {}, 1),
+        ({"hours": 1}, {"start": [{"model": {"hidden_size": 8}}] * 4}, 2),
+        ({"trials": 7}, {"start": [{"model": {"hidden_size": 8}}] * 4}, 1),
+    ],
+)
+def test_a_small_grid_has_a_small_final_stage(budget: dict[str, Any], search: dict[str, Any], top_k: int) -> None:
+    """Of four points, which end the search without `budget.trials`."""
+    grid = {"budget": {"epochs": 9} | budget, "search": {"algorithm": "grid"} | search, "final": {}}
+    found = experiment(model={"hidden_size": {"grid": [8, 16, 32, 64]}}, **grid)
+    assert found.final == Final(top_k=top_k)
+    assert planned_trainings(found) == (3 * top_k, 0)
+
+
 def test_the_candidates_may_be_trained_for_longer() -> None:
     longer = experiment(final={"epochs": 20})
     assert TrialBudget.of(final_experiment(longer)).report_at[-1] == 20
@@ -211,6 +229,58 @@ def test_the_candidates_may_be_trained_for_longer() -> None:
     assert final_experiment(tokens).budget.tokens == 3_000_000
     of_search, again = TrialRecord(0, 0, {}, {}), TrialRecord(1, 0, {}, {}, stage=FINAL, of=0)
     assert (amount_of(of_search, longer), amount_of(again, longer)) == (9, 20)
+
+
+TOKENS = {"budget": {"tokens": 200_000, "trials": 9}, "final": {"tokens": 2_000_000}}
+EPOCHS = {"budget": {"epochs": 0.5, "trials": 9}, "final": {"epochs": 2}}
+
+
+@pytest.mark.parametrize(
+    ("written", "first", "count"),
+    [
+        (TOKENS, 100_000, 20),
+        (TOKENS | {"training": {"report_every": 30_000}}, 30_000, 67),
+        (TOKENS | {"training": {"report_every": 40_000}, "scheduler": {"first_rung": 20_000}}, 20_000, 55),
+        (EPOCHS, 1, 2),
+        (EPOCHS | {"training": {"report_every": 0.25}}, 0.25, 8),
+        (EPOCHS | {"training": {"report_every": 0.25}, "scheduler": {"first_rung": 0.1}}, 0.1, 11),
+    ],
+)
+def test_a_longer_final_training_reports_at_the_same_amounts_in_every_session(
+    written: dict[str, Any], first: float, count: int
+) -> None:
+    """Also where it is read from the run's own file, in which what was derived for the search is written."""
+    study = experiment(**written)
+    found = TrialBudget.of(final_experiment(study))
+    assert (found.report_at[0], len(found.report_at)) == (first, count)
+    assert TrialBudget.of(final_experiment(Experiment.from_yaml_text(study.to_yaml()))) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [
+        ({"training": {"report_every": 1000}}, r"training\.report_every"),
+        ({"scheduler": {"first_rung": 1000}}, r"scheduler\.first_rung"),
+    ],
+)
+def test_reports_too_frequent_for_a_longer_final_training_are_refused_before_anything_begins(
+    written: dict[str, Any], key: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = {
+        "budget": {"tokens": 1_000_000, "trials": 9},
+        "final": {"tokens": 20_000_000},
+        "storage": tmp_path / "runs",
+    }
+    study = experiment(task={"corpus": str(corpus)}, **longer, **written)
+    refused = rf"^final\.tokens: 20000000: {key} must be at least 1/10,000 of it\. Lower it, or raise {key}\.$"
+    monkeypatch.setattr("tune_rnn.study.study.ray_session", lambda *_: pytest.fail("Ray is started"))
+    for begin in (check, run):
+        with pytest.raises(InputError, match=refused):
+            begin(study)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "experiment.yaml").write_text(study.to_yaml())
+    with pytest.raises(InputError, match=refused):
+        resume(tmp_path)
 
 
 # The stage at work
@@ -254,6 +324,15 @@ def test_more_seeds_and_other_candidates_join_those_of_an_earlier_session(journa
         (2, final_seed(0, 1)),
         (7, final_seed(0, 1)),
     ]
+
+
+def test_a_configuration_stays_one_candidate_where_another_of_its_trials_becomes_the_best(journal: Journal) -> None:
+    FinalStage(journal, experiment(final={"top_k": 1, "seeds": 1}), 2, None).begin()
+    add(journal, 6, [1.0] * 9, "completed")
+    journal.propose(7, 0, {"model.hidden_size": 3}, {})  # as trial 2, and better
+    add(journal, 7, [1.3] * 9, "completed")
+    found = trainings(journal, experiment(final={"top_k": 2, "seeds": 1}))
+    assert [training.of for training in found] == [2, 0]
 
 
 def test_without_a_final_section_nothing_follows(journal: Journal) -> None:
@@ -307,6 +386,27 @@ def test_the_stage_takes_at_most_its_share_of_the_hours(
     many = experiment(budget=HOURS, final={"top_k": 5, "seeds": 99} | final)
     assert not FinalStage(journal, many, 2, NOW + most_s + 1).is_due()
     assert FinalStage(journal, many, 2, NOW + most_s - 1).is_due()
+
+
+def test_thousands_of_reports_look_at_all_trials_only_now_and_then(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look of 20 ms at most every second, which is a fiftieth of the time, and the clock at every report."""
+    clock, looks = [NOW], []
+
+    def look(*_: object) -> float:
+        clock[0] += 0.02
+        looks.append(clock[0])
+        return 100.0
+
+    monkeypatch.setattr("tune_rnn.final.stage.final_seconds", look)
+    monkeypatch.setattr("tune_rnn.final.stage.time.time", lambda: clock[0])
+    monkeypatch.setattr("tune_rnn.final.stage.time.monotonic", lambda: clock[0])
+    stage = FinalStage(journal, experiment(budget=HOURS), 2, NOW + 130)
+    while not stage.is_due():
+        clock[0] += 0.01
+    assert NOW + 17.5 < clock[0] < NOW + 17.6, "100 seconds and a last report of 12.5"
+    assert len(looks) == 18
 
 
 def test_nothing_is_kept_before_anything_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +482,68 @@ def test_before_a_seed_is_complete_the_answer_is_the_lowest_loss_also_of_what_wa
     add(journal, 7, [1.35] * 4, "completed")
     assert journal.trials[7].best_loss == 1.25
     assert journal.best_trial is journal.trials[7]
+
+
+def joined(journal: Journal, study: Experiment) -> list[TrialRecord]:
+    """A later session's search finds one more configuration, trial 12, and the final stage begins again."""
+    number = len(journal.trials)
+    journal.propose(number, 0, {"model.hidden_size": 90}, {})
+    add(journal, number, [1.3] * 9, "completed")
+    stage = FinalStage(journal, study, 2, None)
+    stage.begin()
+    return hand_out(stage)
+
+
+def test_a_candidate_that_joins_later_does_not_count_before_it_has_caught_up(journal: Journal) -> None:
+    study = experiment()
+    trained(journal, {2: [1.50, 1.52, 1.54], 0: [1.46, 1.44, 1.45]}, study)
+    new = joined(journal, study)
+    assert [trial.of for trial in new] == [12, 12, 12]
+    for seeds, loss in enumerate([1.30, 1.31, 1.32]):
+        found = findings(journal, study)
+        assert found is not None
+        assert journal.best_trial is journal.trials[9], "still the best seed of trial 0"
+        assert ([one.trial for one in found.candidates], found.seeds, found.told_apart) == ([0, 2], 3, True)
+        summary = section(found, journal, study)
+        assert summary["winner"] == 0
+        assert [(row["trial"], len(row["losses"])) for row in summary["incomplete"]] == [(12, seeds)]
+        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+        told = telling.lines(found, journal, study, Path("run"))
+        has = f"it has {seeds} of 3 seeds."
+        assert f"Trial 12 joined later and is not compared before it has caught up; {has}" in told
+        assert any("missing, 3 of 3 seeds complete for those compared: " in line for line in told)
+        add(journal, new[seeds].number, [loss] * 9, "completed")
+    found = findings(journal, study)
+    assert found is not None
+    assert ([one.trial for one in found.candidates], found.seeds, found.incomplete) == ([12, 0, 2], 3, [])
+    assert journal.best_trial is new[0]
+
+
+def test_seeds_that_all_are_asked_for_later_leave_out_nobody(journal: Journal) -> None:
+    trained(journal, {2: [1.50, 1.52], 0: [1.46, 1.44]}, experiment(final={"top_k": 2, "seeds": 2}))
+    more = experiment(final={"top_k": 2, "seeds": 3})
+    new = joined(journal, more)
+    assert [trial.of for trial in new] == [10, 10, 2, 0, 10]
+    for trial in new[:4]:
+        add(journal, trial.number, [1.3 if trial.of == 10 else 1.5] * 9, "completed")
+    found = findings(journal, more)
+    assert found is not None
+    assert ([one.trial for one in found.candidates], found.seeds) == ([10, 0, 2], 2)
+
+
+def test_one_seed_of_all_stays_the_answer_where_another_candidate_joins(journal: Journal) -> None:
+    study = experiment(final={"top_k": 2, "seeds": 1})
+    trained(journal, {2: [1.50], 0: [1.46]}, study)
+    joined(journal, study)
+    assert journal.best_trial is journal.trials[7], "and not the search's lowest loss"
+
+
+def test_one_more_candidate_of_the_same_search_has_to_catch_up_as_well(journal: Journal) -> None:
+    trained(journal, {2: [1.50, 1.52, 1.54], 0: [1.46, 1.44, 1.45]}, experiment())
+    stage = FinalStage(journal, experiment(final={"top_k": 3, "seeds": 3}), 2, None)
+    stage.begin()
+    assert [trial.of for trial in hand_out(stage)] == [3, 3, 3]
+    assert journal.best_trial is journal.trials[9]
 
 
 def test_an_audited_trial_is_never_the_answer(journal: Journal) -> None:

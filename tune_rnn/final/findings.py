@@ -20,7 +20,7 @@ class Findings:
     """The final stage so far: candidates the best first, those that cannot be compared (yet) in the search's order.
 
     `seeds`: with how many each candidate was trained; `asked`: with how many each was to be; `missing` trainings have
-    not ended, or failed.
+    not ended, or failed. `incomplete` candidates joined later, and are not compared before they have these seeds.
     """
 
     candidates: list[Candidate]
@@ -29,6 +29,7 @@ class Findings:
     missing: int
     difference: Difference | None
     audit: Audit | None
+    incomplete: list[Candidate]
 
     @property
     def told_apart(self) -> bool | None:
@@ -68,7 +69,7 @@ def findings(journal: Journal, experiment: Experiment) -> Findings | None:
     trials = journal.in_stage(FINAL)
     if experiment.final is None and not trials:
         return None
-    losses = journal.final_losses
+    losses = journal.compared_losses
     order = ranked(losses)
     compared = difference(order[0], order[1], experiment.search.seed) if len(order) > 1 else None
     asked = experiment.final.seeds if experiment.final else len({trial.seed for trial in trials})
@@ -79,6 +80,7 @@ def findings(journal: Journal, experiment: Experiment) -> Findings | None:
         missing=sum(trial.outcome in ("", "failed") for trial in trials),
         difference=compared,
         audit=audit(journal, experiment),
+        incomplete=[Candidate(trial, own) for trial, own in journal.final_losses.items() if trial not in losses],
     )
 
 
@@ -92,8 +94,9 @@ def section(found: Findings, journal: Journal, experiment: Experiment) -> dict[s
         "asked": found.asked,
         "missing": found.missing,
         "interval_holds": BOOTSTRAP_HOLDS.get(found.seeds),
-        "winner": winner(journal.final_losses),
+        "winner": winner(journal.compared_losses),
         "candidates": [_row(one, journal, experiment) for one in found.candidates],
+        "incomplete": [_row(one, journal, experiment) for one in found.incomplete],
         "difference": None if compared is None else _difference(compared),
         "told_apart": found.told_apart,
         "verdict": found.verdict,

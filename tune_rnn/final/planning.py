@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tune_rnn.config.resolution import REPORTS_LIMIT
+from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, lowest
 from tune_rnn.search import planned_trials
@@ -35,12 +37,20 @@ def final_seed(study_seed: int, index: int) -> int:
 
 
 def final_experiment(experiment: Experiment) -> Experiment:
-    """The experiment as the candidates' trainings have it: with the final budget, and no final stage after it."""
+    """The experiment as the candidates' trainings have it: with the final budget, and no final stage after it.
+
+    Reports and rungs that were derived from the search's budget are derived again, so that a run's own file, where all
+    is written, gives the same. Raises InputError where those that are written are too frequent for a longer budget.
+    """
     if experiment.final is None:
         return experiment.without_final()
     unit, amount = experiment.budget.unit, experiment.final.amount(experiment.budget)
     whole = int(amount) if unit == "tokens" else amount
-    return experiment.without_final().replace(f"budget.{unit}", whole)
+    try:
+        return experiment.without_final().with_overrides([f"budget.{unit}={whole}"])
+    except InputError as error:
+        rule = f"{error.where} must be at least 1/{REPORTS_LIMIT:,} of it"
+        raise InputError(f"final.{unit}", rule, f"Lower it, or raise {error.where}.", whole) from None
 
 
 def amount_of(trial: TrialRecord, experiment: Experiment) -> float:
@@ -64,14 +74,15 @@ def trainings(journal: Journal, experiment: Experiment) -> list[Training]:
     """All trainings of the final stage, in the order in which they begin, once the search has ended.
 
     Every candidate is trained with one seed before any is with the next, so that what is complete when time runs out
-    can be compared. Candidates that an earlier session chose stay.
+    can be compared. Candidates that an earlier session chose stay, whichever of its trials is now the best of one.
     """
     final, study_seed = experiment.final, experiment.search.seed
     if final is None:
         return []
     chosen = [trial.of for trial in journal.in_stage(FINAL) if trial.of is not None]
-    best = [trial.number for trial in candidates(journal, final.top_k)]
-    numbers = list(dict.fromkeys([*chosen, *best]))
+    known = {_key(journal.trials[number].assignment) for number in chosen}
+    best = [trial.number for trial in candidates(journal, final.top_k) if _key(trial.assignment) not in known]
+    numbers = [*dict.fromkeys(chosen), *best]
     seeds = [final_seed(study_seed, index) for index in range(final.seeds)]
     again = [Training(FINAL, number, seed) for seed in seeds for number in numbers]
     stopped = audited(journal, final.audit, study_seed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from tune_rnn.confidence import Ends, bootstrap_interval, student_interval
@@ -56,6 +56,22 @@ class Difference:
     def told_apart(self) -> bool:
         """Both intervals lie above 0: with few seeds the bootstrap's alone is too narrow to be trusted."""
         return all(ends is not None and ends[0] > 0 for ends in (self.interval, self.student))
+
+
+def compared(
+    losses: Mapping[int, Mapping[int, float]], asked_before: Mapping[int, Set[int]]
+) -> dict[int, Mapping[int, float]]:
+    """Leave out each candidate that joined a stage at work and has not caught up with those before it.
+
+    What these have shown stays the answer until it has the seeds that they all have. `asked_before`: of each candidate
+    the seeds that were asked of others before it joined; those asked of all since then are not to be caught up with.
+    """
+    kept: dict[int, Mapping[int, float]] = {}
+    for trial, own in losses.items():
+        shared = set.intersection(*map(set, kept.values())) if kept else set()
+        if shared & asked_before[trial] <= own.keys():
+            kept[trial] = own
+    return kept
 
 
 def ranked(losses: Mapping[int, Mapping[int, float]]) -> list[Candidate]:

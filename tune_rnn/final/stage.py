@@ -11,6 +11,12 @@ from tune_rnn.final.planning import Training, trainings
 from tune_rnn.final.timing import final_seconds, longest_report_s, makespan, seconds_left
 from tune_rnn.results.journal import AUDIT, FINAL, Journal, TrialRecord
 
+LOOK_SHARE = 0.02
+"""What part of the time may be taken by looking at all trials, which say how long this stage will take."""
+
+LONGEST_PAUSE_S = 5.0
+"""How old that may be, where such a look takes long."""
+
 
 class FinalStage:
     """One session's final stage; without `final` in the experiment it has nothing to do.
@@ -23,6 +29,7 @@ class FinalStage:
         self.set_aside: set[int] = set()
         """Trials of the search that this stage takes the time of: not ended, but not trained any further either."""
         self._due = False
+        self._reserve_s = self._next_look = 0.0
         self._queue: list[TrialRecord] | None = None  # what is left to begin, once the stage has begun
         self._rounds: set[int] = set()  # seeds with which some candidate has been trained
 
@@ -31,12 +38,23 @@ class FinalStage:
         return self.experiment.final is not None
 
     def is_due(self) -> bool:
-        """Whether the search must end now so that the time suffices for this stage; once it is so, it stays so."""
+        """Whether the search must end now so that the time suffices for this stage; once it is so, it stays so.
+
+        Asked at every report: the clock is read each time, and all trials are looked at now and then.
+        """
         if self.is_wanted and self.deadline is not None and not self._due:
-            self._due = time.time() + self._reserve_s() > self.deadline
+            self._look()
+            self._due = time.time() + self._reserve_s > self.deadline
         return self._due
 
-    def _reserve_s(self) -> float:
+    def _look(self) -> None:
+        began = time.monotonic()
+        if began < self._next_look:
+            return
+        self._reserve_s, now = self._needed_s(), time.monotonic()
+        self._next_look = now + min((now - began) / LOOK_SHARE, LONGEST_PAUSE_S)
+
+    def _needed_s(self) -> float:
         """What the stage needs, at most `final.share` of the study's hours, and the wait for a trial's last report.
 
         Where the share is less than what it needs it has fewer seeds.

@@ -37,13 +37,18 @@ def _table(found: Findings, journal: Journal, experiment: Experiment) -> list[st
 def _caveats(found: Findings, experiment: Experiment, run: Path) -> Iterator[str]:
     """What the numbers cannot tell, and what would tell more."""
     hours = "" if experiment.budget.hours is None else f" budget.hours={2 * experiment.budget.hours:g}"
+    for one in found.incomplete if found.candidates else ():
+        caught_up = len(one.losses.keys() & found.candidates[0].losses.keys())
+        has = f"{caught_up} of {plural(found.seeds, 'seed')}"
+        yield f"Trial {one.trial} joined later and is not compared before it has caught up; it has {has}."
     if holds := BOOTSTRAP_HOLDS.get(found.seeds):
         often = f"it holds the true mean in {_percent(holds)} of cases"
         yield f"Over {found.seeds} seeds a bootstrap interval is narrow: {often}."
     if found.told_apart is False and not found.missing:
         yield f"More seeds may tell: `tune-rnn resume {run} final.seeds={2 * found.asked}{hours}`."
     if found.missing:
-        done = f"{found.seeds} of {plural(found.asked, 'seed')} complete for all"
+        whom = "those compared" if found.incomplete else "all"
+        done = f"{found.seeds} of {plural(found.asked, 'seed')} complete for {whom}"
         yield f"{plural(found.missing, 'training')} missing, {done}: `tune-rnn resume {run}{hours}` goes on."
 
 

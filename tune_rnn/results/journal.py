@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,10 @@ class Journal:
         """The answer: the trial of the lowest validation loss so far, the first of equals; never one that diverged.
 
         Once each candidate of the final stage has a loss with the same seed, it is one of the best candidate's. Until
-        then a training of that stage counts as one of the search does, also one that has been cut off.
+        then a training of that stage counts as one of the search does, also one that has been cut off. A candidate that
+        joins later does not count before it has caught up.
         """
-        winner = ranking.winner(self.final_losses)
+        winner = ranking.winner(self.compared_losses)
         again = self.in_stage(FINAL)
         if winner is None:
             return lowest([*self.in_stage(SEARCH), *again])
@@ -142,6 +143,26 @@ class Journal:
                 if trial.outcome:
                     of[trial.seed] = trial.end_loss
         return losses
+
+    @property
+    def compared_losses(self) -> dict[int, Mapping[int, float]]:
+        """`final_losses` without candidates that joined later and have not caught up (`ranking.compared`)."""
+        return ranking.compared(self.final_losses, self._asked_before())
+
+    def _asked_before(self) -> dict[int, set[int]]:
+        """Of each candidate of the final stage the seeds that were asked of others before it joined.
+
+        A stage begins with all its candidates, which are written down one after another with the first seed: before
+        these there was nobody.
+        """
+        again, asked = self.in_stage(FINAL), set[int]()
+        before: dict[int, set[int]] = {}
+        for place, trial in enumerate(again):
+            assert trial.of is not None
+            from_the_beginning = trial.number == again[0].number + place and asked <= {trial.seed}
+            before.setdefault(trial.of, set() if from_the_beginning else set(asked))
+            asked.add(trial.seed)
+        return before
 
     def in_stage(self, stage: str) -> list[TrialRecord]:
         return [trial for trial in self.trials.values() if trial.stage == stage]
