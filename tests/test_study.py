@@ -349,6 +349,32 @@ def test_an_interrupted_study_goes_on_with_its_start_its_constraints_and_what_it
     assert re.search(rf"{len(refused[0])} proposals? (was|were) not trained, as models may have no more", result.text)
 
 
+class FirstBest(Display):
+    """Presses Ctrl-C when a trial has a loss and a checkpoint before the last one."""
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        if progress.best_loss is not None and progress.fraction > 0.1:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("every_tick")
+def test_a_study_whose_best_trial_has_lost_its_checkpoint_goes_on_from_the_one_before(
+    corpus: Path, tmp_path: Path
+) -> None:
+    study = experiment(corpus, tmp_path, budget={"epochs": 40, "trials": 1})
+    with pytest.raises(StudyInterrupted):
+        tune_rnn.run(study, display=FirstBest())
+    run = RunDirectory(tmp_path / "study")
+    (trial,) = Journal(run.journal).trials.values()
+    assert trial.outcome == ""
+    shutil.rmtree(run.path / trial.checkpoint)
+    result = tune_rnn.resume(run.path)
+    assert result.summary["trials"]["completed"] == 1
+    assert '"event": "returned"' in run.journal.read_text()
+
+
 def population(corpus: Path, storage: Path, **changes: Any) -> Experiment:
     """Six trials, some of them in a branch that diverges at once."""
     branches = {
