@@ -17,6 +17,7 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.report import Report
 from tune_rnn.results.directory import RunDirectory, create, write_experiment
 from tune_rnn.results.journal import Journal
+from tune_rnn.results.mirror import working_directory
 from tune_rnn.search import build_searcher
 
 STRENGTHS = {"input_dropout": 0.2, "hidden_dropout": 0.3, "l2": 1e-5, "clip_norm": 0.0}
@@ -144,6 +145,19 @@ def test_the_same_ablation_is_not_begun_twice(tmp_path: Path, corpus: Path) -> N
         ablation.refuse_a_second(planned)
     ablation.refuse_a_second(ablation.plan(tmp_path / "study", 4))
     ablation.refuse_a_second(planned.with_overrides(["name=again"]))
+
+
+def test_the_ablation_of_a_run_on_object_storage_is_there_too(tmp_path: Path, corpus: Path) -> None:
+    run, storage = finished_run(tmp_path, corpus), "s3://bucket/results?region=eu-central-1"
+    write_experiment(run, Experiment.of_run(run.experiment).replace("storage", storage))
+    planned = ablation.plan(run.path, 2)
+    assert planned.storage == storage
+    begun = RunDirectory(working_directory(storage) / planned.name)
+    begun.path.mkdir(parents=True)
+    write_experiment(begun, planned)
+    place = r"s3://bucket/results/study-ablation\?region=eu-central-1"
+    with pytest.raises(InputError, match=rf"^{place}: is the same ablation, .* `tune-rnn ablate {place}` goes on"):
+        ablation.refuse_a_second(planned)
 
 
 @pytest.mark.parametrize(("seeds", "retune", "rule"), [(1, 0, "at least 2, as differ"), (2, 1, "2 learning rates")])

@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
+from object_storage import CREDENTIALS, ObjectStorage
 
 from tune_rnn import checking
 from tune_rnn.cli import main
 from tune_rnn.results.directory import RunDirectory, locked
+from tune_rnn.results.mirror import Copy, below
 from tune_rnn.training import Training
 
 STUDY = """
@@ -474,6 +476,27 @@ def test_check_of_one_model(folder: Path, capsys: Capture, monkeypatch: pytest.M
         "stopping    none",
     ):
         assert part in told
+
+
+def test_check_of_one_model_with_several_seeds(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rnn.checking._trial_s", lambda *_: 100.0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    overrides = ["search.algorithm=grid", "search.seeds=3", "budget.epochs=9", "budget.trials=null"]
+    assert main(["check", "study.yaml", *overrides]) == 0
+    told = capsys.readouterr().out
+    assert "  trials      3 trials of at most 9 epochs\n" in told
+    assert "  time        about 2:45 min, as measured" in told, "nobody is stopped"
+
+
+def test_check_sees_the_runs_on_object_storage(folder: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_rnn.checking.TIMED_S", 0.02)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with ObjectStorage() as server:
+        storage = server.bucket("runs")
+        Copy(below(storage, "study")).put("experiment.yaml", b"name: study")
+        assert main(["check", "study.yaml", f"storage={storage}"]) == 0
+    assert f"  results     {below(storage, 'study-2')}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

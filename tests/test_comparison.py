@@ -129,7 +129,7 @@ def test_evidence_tells_what_is_known_the_oldest_first_and_what_is_pending() -> 
     evidence.report(0, 1.0, 2.0)
     evidence.end(1, diverged=True)
     evidence.end(2)
-    assert [one.assignment for one in evidence.known] == [{}, {"x": 0}, {"x": 1}, {"x": 3}]
+    assert [one.assignment for one in evidence.known] == [{}, {"x": 0}, {"x": 3}, {"x": 1}]
     assert [one.assignment for one in evidence.pending] == [{"x": 3}], "trial 2 has failed"
 
 
@@ -164,6 +164,30 @@ def test_of_a_very_long_study_the_latest_trials_are_compared_and_those_that_came
     assert [one.assignment["x"] for one in evidence.latest] == [5, 6, 7]
     assert len(evidence.expected) == 5
     assert evidence.shown == 8
+
+
+@pytest.mark.parametrize(
+    ("trials", "refused", "known"),
+    [
+        (5, 0, [0, 1, 2, 3, 4]),
+        (5, 1, [0, 1, 2, 3, -1, 4]),
+        (5, 2, [0, 1, -1, 2, 3, -2, 4]),
+        (2, 5, [-1, -2, 0, -3, -4, -5, 1]),
+        (0, 2, [-1, -2]),
+    ],
+)
+def test_what_is_refused_is_spread_among_the_trials(trials: int, refused: int, known: list[int]) -> None:
+    """Whenever it was: the journal that a study is resumed from does not tell."""
+    first, last = Evidence(), Evidence()
+    for number in range(1, refused + 1):
+        first.refuse({"x": -number})
+    for number in range(trials):
+        for evidence in (first, last):
+            evidence.begin(number, {"x": number})
+            evidence.report(number, 1.0, 2.0)
+    for number in range(1, refused + 1):
+        last.refuse({"x": -number})
+    assert [one.assignment["x"] for one in first.known] == [one.assignment["x"] for one in last.known] == known
 
 
 def test_the_course_of_a_loss_depends_on_hyperparameters() -> None:

@@ -81,6 +81,13 @@ def test_variable_windows_have_their_lengths() -> None:
     assert len(set(lengths[:20])) > 3
 
 
+@pytest.mark.parametrize("sizes", [[21] * 4000, [21, 300, 2, 1000] * 100])
+@pytest.mark.parametrize("streams", [1, 7])
+def test_variable_windows_count_the_steps_of_a_pass_through_short_documents(sizes: list[int], streams: int) -> None:
+    windows = VariableWindows(split_of(sizes), streams, 70, seed=0)
+    assert len(windows) == pytest.approx(len(windows._plan_of(0)), rel=0.05)
+
+
 def test_variable_windows_differ_from_pass_to_pass_and_are_a_function_of_the_step() -> None:
     windows, again = (VariableWindows(split_of([5000]), 4, 30, seed=1) for _ in range(2))
     steps = [*range(120), 60, 0, 119]

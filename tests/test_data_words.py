@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +124,13 @@ def test_a_text_of_one_word_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("word " * 9999)
     with pytest.raises(InputError, match="one distinct word only"):
         load_corpus(task(tmp_path / "one.txt"))
+
+
+def test_a_count_that_no_word_reaches_is_refused(corpus: Path) -> None:
+    most = max(Counter(split_words(corpus.read_text())).values())
+    message = rf"^task\.minimum_count: {most}: no word .* so often \(the largest count is [\d,]+\)\. Lower it\.$"
+    with pytest.raises(InputError, match=message):
+        load_corpus(task(corpus, minimum_count=most))
 
 
 def test_penn_treebank_has_its_published_sizes(data_sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

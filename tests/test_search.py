@@ -30,7 +30,7 @@ from tune_rnn.search import (
     planned_trials,
     trial_seed,
 )
-from tune_rnn.search.learning import Told
+from tune_rnn.search.learning import Learner, Told
 from tune_rnn.search.parzen import PRIOR_WEIGHT, Choices, Numbers
 from tune_rnn.search.surrogates import GaussianProcess
 from tune_rnn.search.tpe import GAMMA, REMEMBERED, HyperOpt
@@ -450,6 +450,20 @@ def test_what_a_model_is_told_is_bounded_and_finite() -> None:
     assert scores.min() < scores[-1] < scores.max()
 
 
+@pytest.mark.parametrize(("algorithm", "recent"), [(HyperOpt, 250), (GaussianProcess, 150)])
+def test_what_is_refused_does_not_crowd_out_the_trials(algorithm: type[Learner], recent: int) -> None:
+    evidence = Evidence()
+    for number in range(300):
+        evidence.begin(number, {"x": number / 300})
+        evidence.report(number, 1.0, float(number))
+        evidence.refuse({"x": -number / 300})
+        evidence.refuse({"x": -number / 300})
+    told = algorithm(LINE, 0).told(evidence)
+    of_trials = np.isfinite(told.scores)
+    assert np.sum(of_trials) == 50 + math.ceil(recent / 3)
+    assert np.sum(of_trials[-REMEMBERED:]) == math.ceil(REMEMBERED / 3), "a third of what counts in full, as of all"
+
+
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 def test_what_a_model_is_told_where_nothing_is_good(bad: float) -> None:
     points = [{"x": 0.1}, {"x": 0.2}]
@@ -494,14 +508,22 @@ def test_seeds_of_trials_follow_from_study_and_number() -> None:
     ("overrides", "planned"),
     [
         ([], 1),
+        (["budget.trials=7"], 1),
+        (["search.algorithm=grid", "search.seeds=3"], 3),
+        (["search.algorithm=grid", "search.seeds=3", "budget.trials=2"], 2),
         (["model.layers={int: [1, 3]}", "budget.trials=7"], 7),
         (["model.layers={int: [1, 3]}", "budget.hours=1"], None),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid"], 3),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid", "budget.trials=2"], 2),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid", "budget.trials=9"], 3),
+        (["model.layers={int: [1, 3]}", "search.algorithm=grid", "search.seeds=2"], 6),
         (["model.layers={int: [1, 3]}", "search.algorithm=grid", "search.start=[{model: {layers: 3}}]"], 4),
     ],
 )
 def test_planned_trials(overrides: list[str], planned: int | None) -> None:
     experiment = Experiment.from_yaml_text("name: x\nbudget: {epochs: 1}\n", overrides)
     assert planned_trials(experiment) == planned
+    limit = experiment.budget.trials or 20
+    if limit != planned and planned is not None:
+        searcher = build_searcher(experiment.search, experiment.space)
+        assert [searcher.propose(number) is not None for number in range(limit)].count(True) == planned

@@ -199,6 +199,23 @@ def test_a_trial_of_a_study_is_fixed_as_it_was(study: RunDirectory, which: str, 
     assert rerun.experiment.name == f"study-trial_000{number}"
 
 
+@pytest.mark.parametrize(
+    ("given", "url", "number"),
+    [
+        ("s3://b/study", "s3://b/study", 1),
+        ("s3://b/study:0", "s3://b/study", 0),
+        ("s3://b/study?endpoint_override=h:9000&scheme=http", "s3://b/study?endpoint_override=h:9000&scheme=http", 1),
+        ("s3://b/study?endpoint_override=h:9000", "s3://b/study?endpoint_override=h:9000", 1),
+        ("s3://b/study:0?endpoint_override=h:9000", "s3://b/study?endpoint_override=h:9000", 0),
+    ],
+)
+def test_a_trial_of_a_study_on_object_storage(
+    study: RunDirectory, given: str, url: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_rnn.results.directory.open_run", {url: study}.__getitem__)
+    assert Rerun.of(given).seed == trial_seed(5, number)
+
+
 def test_overrides_come_after_the_values_of_the_trial(study: RunDirectory) -> None:
     rerun = Rerun.of(f"{study.path}:0", ["budget.epochs=3", "model.hidden_size=20", "name=longer"])
     config = rerun.experiment.trial_config({})
@@ -211,6 +228,7 @@ def test_overrides_come_after_the_values_of_the_trial(study: RunDirectory) -> No
         (":2", r"study:2: the run has no such trial\. It has trials 0 to 1\."),
         (":x", r"study:x: the run has no such trial\. It has trials 0 to 1\."),
         ("/trial_0000", r"does not exist"),
+        (":0/trial_0000", r"study:0/trial_0000: does not exist"),
     ],
 )
 def test_a_trial_that_is_not_there(study: RunDirectory, which: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import Display, counts
 from tune_rnn.errors import StudyFailed, StudyInterrupted
 from tune_rnn.experiment import Experiment
+from tune_rnn.final.timing import final_seconds
 from tune_rnn.report import Report
 from tune_rnn.results import provenance as provenance_module
 from tune_rnn.results.best import Sample
@@ -188,6 +190,17 @@ def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recor
         recorder.display,
     )
     assert "lucky" not in closing_text(asked, best, Sample(5, 1000, "text"))
+
+
+@pytest.mark.parametrize("hours", [0.25, 12.4, 24.0, 125.0])
+def test_the_hours_that_a_final_stage_would_take_are_enough(recorder: Recorder, hours: float) -> None:
+    best = recorder.journal.best_trial
+    assert best is not None
+    recorder.experiment = recorder.experiment.replace("budget.hours", hours)
+    text = closing_text(recorder, best, Sample(5, 1000, "text"))
+    (more,) = re.findall(r"final\.top_k=3 budget\.hours=(\d+\.\d\d)` trains", text)
+    needed = hours + final_seconds(recorder.journal, recorder.experiment.replace("final.top_k", 3), 3) / 1800
+    assert 0 <= float(more) - needed <= 0.01
 
 
 def test_the_text_warns_of_trials_that_failed(recorder: Recorder) -> None:

@@ -16,12 +16,12 @@ from tune_rnn.constraints import ParameterCap, check_fixed_model, sample_below
 from tune_rnn.data import Corpus, load_corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.experiment import Experiment
-from tune_rnn.final.planning import planned_trainings
+from tune_rnn.final.planning import final_experiment, planned_trainings
 from tune_rnn.final.timing import makespan
 from tune_rnn.kinds import KINDS
 from tune_rnn.precision import prepare_process, resolve_precision
 from tune_rnn.report import TrialBudget, rungs
-from tune_rnn.results.directory import check_storage, free_path
+from tune_rnn.results.directory import free_run
 from tune_rnn.results.earlier import read_earlier
 from tune_rnn.schedulers import MEDIAN_OF
 from tune_rnn.search import build_searcher, check_search, planned_trials
@@ -46,7 +46,8 @@ def check(experiment: Experiment) -> str:
     check_batches(experiment, corpus)
     check_fixed_model(experiment, corpus)
     check_search(experiment.search, experiment.space)
-    root = check_storage(experiment.storage)
+    final_experiment(experiment)  # raises InputError where its reports are too frequent
+    run = free_run(experiment.storage, experiment.name)
     here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
     slots = count_slots(experiment.resources, [here])
     precision = _precision(experiment, slots)
@@ -55,14 +56,14 @@ def check(experiment: Experiment) -> str:
         ("trials", _planned(experiment)),
         *_final_rows(experiment),
         *_search_rows(experiment, corpus),
-        *(("", str(run)) for run in read_earlier(experiment, corpus.sha256)),
+        *(("", str(earlier)) for earlier in read_earlier(experiment, corpus.sha256)),
         ("stopping", _stopping(experiment)),
         *_space_rows(experiment),
         ("slots", f"{slots.count} at a time here, {_share(slots)} each"),
         ("parameters", _parameter_range(experiment, corpus)),
         ("precision", precision),
         ("time", _time(experiment.replace("training.precision", precision), corpus, slots)),
-        ("results", str(free_path(root, experiment.name))),
+        ("results", run.place),
         *(("note", note) for note in notes(experiment, corpus)),
     ]
     return "\n".join([f"{experiment.name} would run:", *(f"  {title:<11} {text}" for title, text in rows)])
@@ -248,7 +249,7 @@ def _trial_s(training: Training, validation_predictions: int) -> float:
 
 def _full_trials(experiment: Experiment, planned: int) -> float:
     """How many whole budgets the trials use, with those that early stopping lets go on past each rung."""
-    if experiment.has_population:
+    if experiment.has_population or experiment.space.is_empty:
         return float(planned)
     edges = [0.0, *rungs(experiment), experiment.budget.amount]
     spent, trials = 0.0, float(planned)

@@ -25,6 +25,7 @@ from tune_rnn.report import TrialBudget
 from tune_rnn.results import directory
 from tune_rnn.results.conclusion import carry_out
 from tune_rnn.results.journal import FINAL, Journal
+from tune_rnn.results.mirror import is_remote
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
 from tune_rnn.search import trial_seed
@@ -41,14 +42,12 @@ class Rerun:
 
     @classmethod
     def of(cls, where: str, overrides: Sequence[str] = ()) -> Rerun:
-        """`where` is RUN (its best trial) or RUN:TRIAL; `overrides` come after the trial's values.
+        """`where` is RUN (its best trial) or RUN:TRIAL, in a URL before its query; `overrides` come after its values.
 
         Raises InputError where there is no such trial, and where the run's data have changed (unless `overrides`
         give other data).
         """
-        path, colon, number = where.rpartition(":")
-        if not colon or Path(where).exists() or number.startswith("//"):  # s3://…
-            path, number = where, ""
+        path, number = _run_and_trial(where)
         run = directory.open_run(path)
         journal = Journal(run.journal)
         if number and not (number.isdecimal() and int(number) in journal.trials):
@@ -71,6 +70,15 @@ class Rerun:
         if changed.task == experiment.task:
             journal.check_data(load_corpus(changed.task, beside=changed.beside).sha256)
         return cls(changed, trial.seed)
+
+
+def _run_and_trial(where: str) -> tuple[str, str]:
+    """RUN and TRIAL, "" where there is none; directories, addresses and queries may have colons of their own."""
+    address, mark, query = where.partition("?") if is_remote(where) else (where, "", "")
+    run, colon, trial = address.rpartition(":")
+    if not colon or "/" in trial or Path(where).exists():
+        return where, ""
+    return f"{run}{mark}{query}", trial
 
 
 def train(

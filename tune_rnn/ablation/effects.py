@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, write_atomically
 from tune_rnn.results.journal import SEARCH, Journal
+from tune_rnn.results.mirror import below, is_remote, working_directory
 from tune_rnn.search import planned_trials
 
 
@@ -44,9 +45,7 @@ def is_finished(run: RunDirectory) -> bool:
 
 def refuse_a_second(experiment: Experiment) -> None:
     """Raise InputError where the same ablation has been begun and not finished: it is to go on, not to start over."""
-    root = Path(experiment.storage).expanduser()
-    for path in sorted(root.glob(f"{experiment.name}*")):
-        run = RunDirectory(path)
+    for run in _namesakes(experiment):
         if not run.experiment.is_file():
             continue
         other = Experiment.of_run(run.experiment)
@@ -54,8 +53,16 @@ def refuse_a_second(experiment: Experiment) -> None:
         same = experiment.replace("name", other.name).replace("training.precision", precision)
         if is_ablation(other) and other == same and not is_finished(run):
             anew = f"to begin anew, give another name: name={experiment.name}-2."
-            remedy = f"`tune-rnn ablate {path}` goes on with it; {anew}"
-            raise InputError(str(path), "is the same ablation, begun and not finished", remedy)
+            remedy = f"`tune-rnn ablate {run.place}` goes on with it; {anew}"
+            raise InputError(run.place, "is the same ablation, begun and not finished", remedy)
+
+
+def _namesakes(experiment: Experiment) -> Iterator[RunDirectory]:
+    """Runs whose names begin like an experiment's; on object storage those that were worked on here."""
+    storage, remote = experiment.storage, is_remote(experiment.storage)
+    root = working_directory(storage) if remote else Path(storage).expanduser()
+    for path in sorted(root.glob(f"{experiment.name}*")):
+        yield RunDirectory(path, below(storage, path.name) if remote else "")
 
 
 def _missing(run: RunDirectory) -> int:
@@ -137,7 +144,7 @@ def report(run: RunDirectory) -> str:
             *lines,
             "",
             *_caveats(run, rates, [row.learning_rate for row in rows]),
-            f"Where: {run.path}",
+            f"Where: {run.place}",
         ]
     )
 
@@ -151,7 +158,7 @@ def _caveats(run: RunDirectory, rates: Sequence[float], chosen: Sequence[float |
         if any(_is_at_an_end(rate, rates) for rate in chosen):
             said.append("* lies at an end of the rates tried: a better one may lie beyond it.")
     if missing:
-        said.append(f"{plural(missing, 'training')} missing: `tune-rnn ablate {run.path}` goes on with it.")
+        said.append(f"{plural(missing, 'training')} missing: `tune-rnn ablate {run.place}` goes on with it.")
     return said
 
 

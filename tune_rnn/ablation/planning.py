@@ -12,6 +12,7 @@ from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, name_after, open_run
 from tune_rnn.results.journal import Journal
+from tune_rnn.results.mirror import is_remote
 from tune_rnn.schema import TrialConfig
 from tune_rnn.search import planned_trials
 
@@ -103,13 +104,14 @@ def _whole(run: RunDirectory, overrides: Sequence[str]) -> Experiment:
         raise InputError(str(run.path), "the run has no best trial", "Let it find one: `tune-rnn resume`.")
     config, studied = TrialConfig.model_validate(best.best_stretch.config), Experiment.of_run(run.experiment)
     sections = {key: value for key, value in config.to_dict().items() if key != "one_of"}
+    is_a_place = is_remote(studied.storage) or Path(studied.storage).is_absolute()
     experiment = Experiment(
         name=name_after(run, "ablation"),
         **{name: _without_nulls(section) for name, section in sections.items()},
         budget={studied.budget.unit: getattr(studied.budget, studied.budget.unit), "trials": 1},
         search={"seed": studied.search.seed},
         resources=_without_nulls(studied.resources.model_dump(mode="json")),
-        storage=studied.storage if Path(studied.storage).is_absolute() else str(run.path.parent),
+        storage=studied.storage if is_a_place else str(run.path.parent),
         beside=run.path,
     ).with_overrides(overrides)
     if experiment.unfixed:

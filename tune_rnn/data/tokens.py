@@ -85,7 +85,7 @@ def write_arrays(directory: Path, recipe: Recipe) -> None:
     counts = _count(recipe, reader, ends)
     vocabulary, token_of_number = reader.vocabulary(counts[0])
     if np.count_nonzero(counts[0]) == 1 or vocabulary.size == 2:
-        raise InputError(recipe.name, f"the training text has one distinct {reader.noun} only", "Give a real text.")
+        raise _too_few_symbols(recipe, reader.noun, counts[0])
     known = token_of_number.take(np.arange(counts.shape[1]), mode="clip") > 0
     unseen = np.where(known, 0, counts[1:].sum(axis=0))
     numbers = np.flatnonzero(unseen).tolist()
@@ -94,6 +94,15 @@ def write_arrays(directory: Path, recipe: Recipe) -> None:
     (directory / "vocabulary.json").write_text(vocabulary.to_json(), encoding="utf-8")
     (directory / "unseen.json").write_text(json.dumps(unseen_counts), encoding="utf-8")
     _write_tokens(directory, recipe, reader, ends, token_of_number)
+
+
+def _too_few_symbols(recipe: Recipe, noun: str, counts: NDArray[np.int64]) -> InputError:
+    """The error for a vocabulary of one symbol; `counts` are those in the training split, by number."""
+    most = int(counts[2:].max(initial=0))  # 0 and 1 are <unk> and <eos> of words
+    if recipe.words and np.count_nonzero(counts) > 1 and 0 < most < recipe.words.minimum_count:
+        rule = f"no word of the training text occurs so often (the largest count is {most:,})"
+        return InputError("task.minimum_count", rule, "Lower it.", recipe.words.minimum_count)
+    return InputError(recipe.name, f"the training text has one distinct {noun} only", "Give a real text.")
 
 
 def _split_ends(recipe: Recipe, reader: Reader) -> list[int]:

@@ -1,6 +1,6 @@
 """Parallel streams in windows of random length: in each pass other symbols stand at a window's edge.
 
-Shapes: T time steps of a window, B parallel streams, D documents. A position is one prediction (see `windows`).
+Shapes: T time steps of a window, B parallel streams, D documents, P pieces. Positions, runs and pieces: see `windows`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tune_rnn.data.tokens import Split
-from tune_rnn.data.windows import Batch, Integers, Spans, cut_windows, documents_of
+from tune_rnn.data.windows import Batch, Integers, Spans, cut_pieces, cut_windows, documents_of
 
 HALVED = 0.05
 """Probability of a window of about half the length."""
@@ -31,6 +31,7 @@ class VariableWindows:
         self._document_start_D = self._document_end_D - positions_D
         run_start = np.arange(streams + 1) * int(positions_D.sum()) // streams
         self._run_start_B, self._run_end_B = run_start[:-1], run_start[1:]
+        self._steps = _steps_of_a_pass(positions_D, streams, length)
         self.tokens = np.asarray(split.tokens)
         self.streams, self._length, self._seed = streams, length, seed
         self._passes_before = 0
@@ -39,8 +40,7 @@ class VariableWindows:
 
     def __len__(self) -> int:
         """Batches (optimizer steps) that count as one pass: those of a pass on average."""
-        mean = self._length * (1 - HALVED / 2)
-        return int(np.ceil((self._run_end_B - self._run_start_B).max() / max(mean, SHORTEST)))
+        return self._steps
 
     def spans(self, step: int) -> Spans:
         """Return the windows of a step >= 0, whatever was asked for before."""
@@ -78,3 +78,11 @@ class VariableWindows:
         fresh_B = (offset_B == 0) | (position_B == self._run_start_B) | (position_B >= self._run_end_B)
         length_B = np.clip(end_B - position_B, 0, length)
         return Spans(self._first_token_D[document_B] + offset_B, length_B, fresh_B)
+
+
+def _steps_of_a_pass(positions_D: Integers, streams: int, length: int) -> int:
+    """The windows of the run that has most, each of the mean length or up to the end of its piece."""
+    run_piece, _, positions_P = cut_pieces(positions_D, streams)
+    mean = max(length * (1 - HALVED / 2), SHORTEST)
+    windows_before_P = np.concatenate([[0], np.cumsum(np.ceil(positions_P / mean))])
+    return int(np.diff(windows_before_P[run_piece]).max())

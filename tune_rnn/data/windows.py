@@ -66,20 +66,16 @@ class StreamWindows:
     def __init__(self, split: Split, streams: int, length: int, documents: str = "separate") -> None:
         first_token_D, positions_D = documents_of(split, documents)
         first_position_D = np.cumsum(positions_D) - positions_D
-        total = int(positions_D.sum())
-        run_start_B = np.arange(streams + 1) * total // streams
-        piece_start_P = np.union1d(run_start_B[:-1], first_position_D)
-        piece_start_P = piece_start_P[piece_start_P < total]
+        run_piece, piece_start_P, self._positions_P = cut_pieces(positions_D, streams)
         document_P = np.searchsorted(first_position_D, piece_start_P, side="right") - 1
 
         self.streams, self._length = streams, length
         self.tokens = np.asarray(split.tokens)
-        self._positions_P = np.diff(piece_start_P, append=total)
         self._first_token_P = first_token_D[document_P] + piece_start_P - first_position_D[document_P]
         windows_before_P = np.concatenate([[0], np.cumsum(-(-self._positions_P // length))])
         self._first_window_P = windows_before_P[:-1]
-        run_window_B = windows_before_P[np.searchsorted(piece_start_P, run_start_B)]
-        self._first_window_B, self._end_window_B = run_window_B[:-1], run_window_B[1:]
+        run_window = windows_before_P[run_piece]
+        self._first_window_B, self._end_window_B = run_window[:-1], run_window[1:]
 
     def __len__(self) -> int:
         """Batches (optimizer steps) in one pass."""
@@ -151,6 +147,15 @@ def documents_of(split: Split, documents: str) -> tuple[Integers, Integers]:
     if not predictable_D.any():
         raise InputError("task", "no document has two symbols, so there is nothing to predict")
     return first_token_D[predictable_D], positions_D[predictable_D]
+
+
+def cut_pieces(positions_D: Integers, streams: int) -> tuple[Integers, Integers, Integers]:
+    """Return each run's first piece, and behind it the number of pieces (B + 1,); each piece's start and positions."""
+    total = int(positions_D.sum())
+    run_start = np.arange(streams + 1) * total // streams
+    piece_start_P = np.union1d(run_start[:-1], np.cumsum(positions_D) - positions_D)
+    piece_start_P = piece_start_P[piece_start_P < total]
+    return np.searchsorted(piece_start_P, run_start), piece_start_P, np.diff(piece_start_P, append=total)
 
 
 def cut_windows(tokens: NDArray[Any], spans: Spans) -> Batch:

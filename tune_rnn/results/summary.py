@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,8 +132,9 @@ def _one_seed(recorder: Recorder) -> list[str]:
     with_final = experiment.replace("final.top_k", 3)
     again, _ = planned_trainings(with_final)
     seconds = final_seconds(journal, with_final, recorder.plan.slots)
-    hours = "" if experiment.budget.hours is None else f" budget.hours={experiment.budget.hours + seconds / 1800:.2g}"
-    command = f"`tune-rnn resume {recorder.run.place} final.top_k=3{hours}`"
+    hours = experiment.budget.hours
+    more = "" if hours is None else f" budget.hours={math.ceil(100 * (hours + seconds / 1800)) / 100:.2f}"
+    command = f"`tune-rnn resume {recorder.run.place} final.top_k=3{more}`"
     size = f"{plural(again, 'training')}, about {duration(seconds)}"
     return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
 

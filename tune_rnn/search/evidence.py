@@ -7,7 +7,7 @@ are: `Evidence.expected` makes them comparable (`tune_rnn.search.comparison`).
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 
 from tune_rnn.search.comparison import Array, expected_scores
@@ -51,12 +51,13 @@ class Evidence:
 
     @property
     def known(self) -> list[Observed]:
-        """All that tells something, the oldest first, within bounds (see `LATEST`)."""
+        """All that tells something, the oldest first, within bounds (see `LATEST`); refused ones are among trials."""
         if self._known is None:
             before, latest = self._telling[:-LATEST], self._telling[-LATEST:]
             far = FAR * self._deepest
             kept = [one for _, one in before if one.running or (not one.bad and one.spent[-1] >= far)]
-            self._known = [*self.earlier, *kept, *map(itemgetter(1), latest), *self.refused[-LATEST:]]
+            trials = [*kept, *map(itemgetter(1), latest)]
+            self._known = [*self.earlier, *_spread(self.refused[-LATEST:], trials)]
         return self._known
 
     @property
@@ -117,3 +118,14 @@ class Evidence:
 
     def _forget(self) -> None:
         self._known = self._expected = None
+
+
+def _spread(refused: Sequence[Observed], trials: Sequence[Observed]) -> list[Observed]:
+    """Trials in their order, with refused ones spread evenly among them.
+
+    At the end, where models look for the latest, they would crowd the trials out. When each was refused does not count,
+    as a resumed study does not know it.
+    """
+    both = [*refused, *trials]
+    places = [number / len(group) for group in (refused, trials) for number in range(1, len(group) + 1)]
+    return [both[index] for index in sorted(range(len(both)), key=places.__getitem__)]

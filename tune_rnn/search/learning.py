@@ -25,7 +25,7 @@ from tune_rnn.space import Space
 
 @dataclass(frozen=True)
 class Told:
-    """What a model is to believe: points of the unit cube, in the order in which their trials began.
+    """What a model is to believe: points of the unit cube, in the order of `Evidence.known`.
 
     `scores` (N,) belong to `points`, lower is better; inf for what diverged or was refused, NaN for what cannot be
     compared. `pending` are the points of trials that have shown nothing yet. `features` (N + pending, F) has all of

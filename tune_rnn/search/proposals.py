@@ -26,15 +26,15 @@ def trial_seed(study_seed: int, number: int) -> int:
 
 def planned_trials(experiment: Experiment) -> int | None:
     """How many trials a study has, where it is not only time that ends it."""
-    space, trials = experiment.space, experiment.budget.trials
-    if space.is_empty:
-        return 1
-    points = grid_points(experiment)
-    return min((limit for limit in (trials, points) if limit is not None), default=None)
+    limits = experiment.budget.trials, grid_points(experiment)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def grid_points(experiment: Experiment) -> int | None:
-    """How many proposals a grid has, its starting points and all seeds included; None for another search."""
-    if experiment.search.algorithm != "grid" or experiment.space.is_empty:
+    """How many proposals a grid has, its starting points and all seeds included; None for another search.
+
+    What searches nothing is a grid of one point.
+    """
+    if experiment.search.algorithm != "grid" and not experiment.space.is_empty:
         return None
     return len(experiment.search.start) + experiment.space.grid_size() * experiment.search.seeds
