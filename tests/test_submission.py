@@ -361,7 +361,7 @@ def test_an_error_that_is_none_of_ours_is_a_failure_and_no_kill(
     def fail(arguments: list[str]) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(job.cli, "main", fail)
+    monkeypatch.setattr("tune_rnn.cli.main", fail)
     monkeypatch.setattr(job, "_print_to", lambda log: None)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     with pytest.raises(RuntimeError, match="a bug"):
