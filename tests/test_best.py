@@ -43,9 +43,9 @@ def test_a_trial_that_goes_on_meanwhile_does_not_change_what_is_exported(
     trial.reports.append(replace(first, spent=2.0, tokens=2 * first.tokens, validation_loss=0.1, improved=True))
     trial.checkpoint_reports, trial.config = 2, wider.to_dict()
     may_begin.set()
+    assert keeper._last is not None
+    sample = keeper._last.result()
     keeper.close()
-    sample = keeper.collect()
-    assert sample is not None
     assert (sample.trial, sample.tokens) == (3, first.tokens)
     config = json.loads((tmp_path / "best" / "config.json").read_text("utf-8"))
     assert config["metrics"]["validation_loss"] == first.validation_loss

@@ -546,6 +546,17 @@ def test_one_more_candidate_of_the_same_search_has_to_catch_up_as_well(journal: 
     assert journal.best_trial is journal.trials[9]
 
 
+def test_one_more_candidate_of_the_same_search_with_the_only_seed_has_to_catch_up_as_well(journal: Journal) -> None:
+    trained(journal, {2: [1.50], 0: [1.46]}, experiment(final={"top_k": 2, "seeds": 1}))
+    stage = FinalStage(journal, experiment(final={"top_k": 3, "seeds": 1}), 2, None)
+    stage.begin()
+    assert [trial.of for trial in hand_out(stage)] == [3]
+    for known in (journal, Journal(journal.path)):
+        best = known.best_trial
+        assert best is not None
+        assert best.number == 7
+
+
 def test_an_audited_trial_is_never_the_answer(journal: Journal) -> None:
     number = journal.propose_again(of=3, stage=AUDIT, seed=journal.trials[3].seed, inherits=3).number
     add(journal, number, [0.5] * 6, "completed")

@@ -236,9 +236,14 @@ def test_looks_at_the_test_split_from_any_machine_are_brought_here(copy: Copy, t
         copy.put("test_evaluations.jsonl", log)
         pull(copy, run)
         assert (run / "test_evaluations.jsonl").read_bytes() == log
-    (run / "test_evaluations.jsonl").write_bytes(b"one look\nanother\nnot there yet\n")
+    (run / "trials.jsonl").write_text("one\nthis machine alone knows\n")
+    copy.put("test_evaluations.jsonl", b"one look\nanother\na third\n")
     pull(copy, run)
-    assert (run / "test_evaluations.jsonl").read_bytes().endswith(b"not there yet\n")
+    assert (run / "test_evaluations.jsonl").read_bytes().endswith(b"a third\n")
+    copy.delete("lock.json")
+    with mirrored(run, copy.url, print):
+        copy.put("test_evaluations.jsonl", b"one look\nanother\na third\nmeanwhile\n")
+    assert (copy.get("test_evaluations.jsonl") or b"").endswith(b"meanwhile\n"), "who looks writes it there himself"
 
 
 def test_a_directory_that_goes_meanwhile_does_no_harm(

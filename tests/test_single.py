@@ -371,6 +371,7 @@ def test_an_interruption_while_the_best_model_is_exported_leaves_a_summary(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: int | None
 ) -> None:
     monkeypatch.setattr("tune_rnn.results.recorder.TICK_SHARE", 1e-9)  # the second update is the export's
+    monkeypatch.setattr("tune_rnn.results.recorder.LONGEST_PAUSE_S", 1e9)
     with pytest.raises(StudyInterrupted):
         train(experiment(corpus, tmp_path), display=StopAfter(2, by))
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())

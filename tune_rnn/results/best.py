@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.checkpoint_folder import is_whole
 from tune_rnn.data import Corpus
 from tune_rnn.kinds import KINDS
 from tune_rnn.results.journal import TrialRecord
@@ -41,9 +42,9 @@ class BestKeeper:
         self._exported: tuple[int, int] | None = None
 
     def offer(self, trial: TrialRecord, checkpoint: Path) -> None:
-        """Begin to export a trial's best model, unless that is done, or the last export is too recent."""
+        """Begin to export a trial's best model, unless that is done, cannot be, or the last export is too recent."""
         idle = self._running is None and time.monotonic() - self._started >= EVERY_S
-        if idle and _identity(trial) != self._exported:
+        if idle and _identity(trial) != self._exported and is_whole(checkpoint.parent):
             self._begin(trial, checkpoint)
 
     def collect(self) -> Sample | None:

@@ -150,17 +150,11 @@ class Journal:
         return ranking.compared(self.final_losses, self._asked_before())
 
     def _asked_before(self) -> dict[int, set[int]]:
-        """Of each candidate of the final stage the seeds that were asked of others before it joined.
-
-        A stage begins with all its candidates, which are written down one after another with the first seed: before
-        these there was nobody.
-        """
-        again, asked = self.in_stage(FINAL), set[int]()
-        before: dict[int, set[int]] = {}
-        for place, trial in enumerate(again):
+        """Of each candidate of the final stage the seeds that were asked of others before it joined."""
+        before, asked = dict[int, set[int]](), set[int]()
+        for trial in self.in_stage(FINAL):
             assert trial.of is not None
-            from_the_beginning = trial.number == again[0].number + place and asked <= {trial.seed}
-            before.setdefault(trial.of, set() if from_the_beginning else set(asked))
+            before.setdefault(trial.of, set(asked) if trial.joined else set())
             asked.add(trial.seed)
         return before
 
@@ -241,6 +235,7 @@ class Journal:
         trial = TrialRecord(event["trial"], event["seed"], event["assignment"], event["config"])
         if "stage" in event:
             trial.stage, trial.of, trial.inherited = event["stage"], event["of"], event["inherits"]
+            trial.joined = any(one.own_reports or one.outcome for one in self.in_stage(FINAL))
         if trial.inherited:
             goes_on_from = self.trials[event["of"]]
             trial.reports = goes_on_from.reports[: trial.inherited]

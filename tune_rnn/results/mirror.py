@@ -38,7 +38,8 @@ PATIENCE_S = 600.0
 """How long a study that has ended waits for a storage that refuses to be written."""
 
 JOURNAL, LOCK, TEST_LOG = "trials.jsonl", "lock.json", "test_evaluations.jsonl"
-LOCAL_ONLY = (LOCK,)
+APART = (LOCK, TEST_LOG)
+"""What is no part of the copy: whoever has something to say writes it there himself."""
 
 
 def is_remote(storage: str) -> bool:
@@ -95,7 +96,8 @@ class Copy:
     @property
     def is_there(self) -> bool:
         """Whether there is a run at all."""
-        return self.get("experiment.yaml") is not None
+        with _readable(self):
+            return self.get("experiment.yaml") is not None
 
     def check_writable(self) -> None:
         """Write and delete an object; InputError where that fails."""
@@ -144,6 +146,10 @@ def pull(copy: Copy, to: Path, without: str = "") -> None:
     if "experiment.yaml" not in names:
         rule = "is not a run (there is no experiment.yaml)" if names else "does not exist"
         raise InputError(copy.url, rule, "Give a run that `tune-rnn run` made.")
+    log = to / TEST_LOG
+    if names.get(TEST_LOG, 0) > (log.stat().st_size if log.exists() else 0):  # any machine adds to it, at any time
+        with _readable(copy):
+            log.write_bytes(copy.get(TEST_LOG) or b"")
     ours = (to / JOURNAL).read_bytes() if (to / JOURNAL).exists() else b""
     if ours.startswith(journal) and len(ours) > len(journal):
         return
@@ -152,9 +158,7 @@ def pull(copy: Copy, to: Path, without: str = "") -> None:
         if not target.resolve().is_relative_to(to.resolve()):
             raise InputError(copy.url, f"has an object with the name {name!r}, which leads out of the run")
         known = ours == journal and target.exists()
-        if name == TEST_LOG:  # any machine adds to it, at any time
-            known = known and target.stat().st_size >= names[name]
-        if not (known or name in LOCAL_ONLY or (without and name.startswith(without))):
+        if not (known or name in APART or (without and name.startswith(without))):
             with _readable(copy):
                 content = copy.get(name)
             if content is not None:
@@ -245,7 +249,7 @@ class Mirror:
         """Copy what has changed: the journal last, as it was before all else; then delete what is no more."""
         if not self._has_run():
             return
-        gone = [name for name in self._known if name not in LOCAL_ONLY and not (self.directory / name).exists()]
+        gone = [name for name in self._known if name not in APART and not (self.directory / name).exists()]
         text = self._journal()
         for name, state in self._states():
             if self._known.get(name) != state and name != JOURNAL and self._has_run():
@@ -279,7 +283,7 @@ class Mirror:
         files = (Path(folder, name) for folder, _, names in os.walk(self.directory) for name in names)
         for path in sorted(files):  # not rglob, which fails where a directory goes meanwhile
             name = path.relative_to(self.directory).as_posix()
-            if name in LOCAL_ONLY or path.suffix == ".new":
+            if name in APART or path.suffix == ".new":
                 continue
             with suppress(FileNotFoundError):
                 state = path.stat()

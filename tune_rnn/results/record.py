@@ -44,6 +44,7 @@ class TrialRecord:
     stage: str = SEARCH
     of: int | None = None
     inherited: int = 0
+    joined: bool = False  # a final stage that was at work already
     earlier: list[Stretch] = field(default_factory=list)
     left: list[Report] = field(default_factory=list)
     tokens_left: int = 0

@@ -312,12 +312,14 @@ class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
 def find_checkpoint(recorder: Recorder, record: TrialRecord) -> None:
     """Have a trial return to the last of its checkpoints that can be read, or begin anew if none can be.
 
-    One that goes on from another trial's checkpoint has no other: it fails, with the reason.
+    One that goes on from another trial's checkpoint, and has none of its own since, fails with the reason.
     """
-    if not record.checkpoint or is_whole(recorder.run.path / record.checkpoint) or record.inherited:
+    if not record.checkpoint or is_whole(recorder.run.path / record.checkpoint):
         return
-    there = [spent for spent, path in record.checkpoints.items() if is_whole(recorder.run.path / path)]
-    recorder.returned(record.number, max(there, default=0.0))
+    own = {spent: path for spent, path in record.checkpoints.items() if spent > record.spent_before}
+    there = [spent for spent, path in own.items() if is_whole(recorder.run.path / path)]
+    if there or not record.inherited:
+        recorder.returned(record.number, max(there, default=0.0))
 
 
 def replay(searcher: Searcher, scheduler: Scheduler, journal: Journal) -> None:

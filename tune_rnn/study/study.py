@@ -27,7 +27,7 @@ from tune_rnn.study.cluster import Slots, find_slots, ray_session
 from tune_rnn.study.session import Session
 
 LOOKS = 10
-"""How often a machine is looked at anew that is lost meanwhile, or whose process dies."""
+"""How often the look at a machine with a GPU is repeated when the machine is lost, or the process dies."""
 
 
 def run(
@@ -187,7 +187,11 @@ def _resolve_on_a_worker(
                 "No machine with a GPU came up within budget.hours, and nothing was written. On the head `ray status` "
                 "says what is waited for, and /tmp/ray/session_latest/logs/monitor.log why."
             )
-    found: str | InputError = ray.get(answer)
+    try:
+        found: str | InputError = ray.get(answer)
+    except ray.exceptions.RayError as error:
+        reason = str(error).splitlines()[0]
+        raise StudyFailed(f"No machine with a GPU could be looked at, {LOOKS} times and more: {reason}") from error
     if isinstance(found, InputError):
         raise found
     return found

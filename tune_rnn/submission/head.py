@@ -70,9 +70,14 @@ def resume(given: Mapping[str, Any]) -> Answer:
             raise InputError(given["id"], "is running", "Attach to it with `tune-rnn submit CLUSTER --follow`.")
         has_run = directory.run is not None and directory.run.experiment.exists()
         printed = directory.log.stat().st_size if directory.log.exists() else 0
-        _client()  # without Ray what the study has ended with is still to be known
+        before = directory.exit_status
         directory.forget_exit()
-        return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
+        try:
+            return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
+        except BaseException:
+            if before is not None:
+                directory.note_exit(before)
+            raise
 
 
 def follow(identity: str, offset: int) -> None:

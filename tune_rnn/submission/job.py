@@ -32,6 +32,8 @@ def main(folder: str, command: str, *overrides: str) -> int:
         arguments = ["resume", directory.run.place]
     status = TuneRnnError.exit_status  # of an error that is none of ours, whose traceback is in the log
     with directory.held():
+        if directory.exit_status is not None:  # started twice, as the answer to the first request was lost
+            return directory.exit_status
         try:
             status = cli.main([*arguments, *overrides])
         finally:

@@ -1,7 +1,8 @@
 """What is written down of submitted studies, on the cluster's head: a directory `~/tune_rnn/jobs/<id>` for each.
 
 In it: `experiment.yaml`, `data/` (corpora that came with it), `job.json` (what the submitter said), `log` (all that the
-study prints), `run.json` (where its run is) and, once it has ended, `outcome.json`.
+study prints), `ray_job` (Ray's id of its process), `run.json` (where its run is) and, once it has ended,
+`outcome.json`. `starting` and `held` are locked while it is started and while it runs.
 """
 
 from __future__ import annotations
