@@ -138,8 +138,10 @@ def _check_wanted(overrides: Sequence[str], larger: Experiment) -> None:
 
 def _check_checkpoints(run: directory.RunDirectory, journal: Journal) -> None:
     """Refuse a copy of a run without checkpoints, as it comes back from a cluster."""
-    saved = [run.path / trial.checkpoint for trial in journal.trials.values() if trial.checkpoint]
-    if saved and not any(path.exists() for path in saved):
+    saved = [
+        path for trial in journal.trials.values() for path in (trial.checkpoint, *trial.checkpoints.values()) if path
+    ]
+    if saved and not any((run.path / path).exists() for path in saved):
         remedy = "Go on where it was run: `tune-rnn submit CLUSTER --resume STUDY`, if that was a cluster."
         raise InputError(run.place, "has no checkpoints to go on from", remedy)
 
