@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray.exceptions
 
 from tune_rnn.display import Display
 from tune_rnn.errors import InputError, StudyFailed
@@ -117,3 +118,10 @@ def test_a_machine_with_a_gpu_is_waited_for_until_the_time_is_over(monkeypatch: 
     interrupted.set()
     assert resolve(slots, Display(), interrupted, None) == "fp32"
     assert given_up == ["answer", "answer"]
+
+    def lose(answer: str) -> None:
+        raise ray.exceptions.WorkerCrashedError
+
+    fake.wait, fake.get, fake.exceptions = lambda answers, timeout: (answers, []), lose, ray.exceptions
+    with pytest.raises(StudyFailed, match=r"^The look at a machine with a GPU was cut off 10 times and more: "):
+        resolve(slots, Display(), Interrupt(), None)

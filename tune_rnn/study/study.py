@@ -191,9 +191,9 @@ def _resolve_on_a_worker(
             )
     try:
         found: str | InputError = ray.get(answer)
-    except ray.exceptions.RayError as error:
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyFailed(f"No machine with a GPU could be looked at, {LOOKS} times and more: {reason}") from error
+        raise StudyFailed(f"The look at a machine with a GPU was cut off {LOOKS} times and more: {reason}") from error
     if isinstance(found, InputError):
         raise found
     return found
