@@ -15,7 +15,7 @@ from typing import Any
 from bed import PROJECT, Bed, Host
 
 from tune_rnn.errors import InputError
-from tune_rnn.results.journal import Journal, lowest
+from tune_rnn.results.journal import Journal, TrialRecord, lowest
 
 TRIALS = 12
 TEXT = "\n".join(topics[topic] for topic in sorted(topics))[:100_000]
@@ -111,6 +111,12 @@ class SubmittedStudy:
     def reports(self) -> int:
         journal = self.journal
         return sum(len(trial.reports) for trial in journal.trials.values()) if journal else 0
+
+    def going_on(self) -> list[TrialRecord]:
+        """Trials that have not ended and have an older checkpoint to go back to."""
+        journal = self.journal
+        trials = journal.trials.values() if journal else ()
+        return [trial for trial in trials if not trial.outcome and len(trial.checkpoints) > 1]
 
     def has_lost_a_trial(self) -> bool:
         journal = self.journal

@@ -47,7 +47,7 @@ def test_a_dropped_connection_is_taken_up_and_ctrl_c_only_ends_the_following(bed
 
 
 def test_a_study_is_stopped_and_goes_on(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "stopped", epochs=12)
+    study = SubmittedStudy(bed, cluster, "stopped", "scheduler.algorithm=none", epochs=12)
     study.wait_for_reports(10)
     assert "has ended" in bed.laptop.run(f"tune-rnn stop {cluster}", check=True).stdout
     assert "was interrupted" in study.finish(60, status=130)
@@ -141,16 +141,13 @@ def test_a_study_is_on_object_storage(bed: Bed, cluster: str) -> None:
 
 
 def test_the_study_is_killed_and_resumed_and_a_damaged_checkpoint_passed_over(bed: Bed, cluster: str) -> None:
-    study = SubmittedStudy(bed, cluster, "driver", epochs=14)
-    study.wait_for_checkpoints()
-    time.sleep(5)
+    study = SubmittedStudy(bed, cluster, "driver", "scheduler.algorithm=none", epochs=14)
+    study.wait(lambda: bool(study.going_on()), 120, "the study does not report")
     bed.head.run("pkill -KILL -f tune_rnn.submission.job", check=True)
     assert "was killed on the cluster" in study.finish(90, status=1)
     before = epochs_of(study.journal)
-    journal, run = study.journal, study.run
-    assert journal is not None
+    going_on, run = study.going_on(), study.run
     assert run is not None
-    going_on = [trial for trial in journal.trials.values() if not trial.outcome and len(trial.checkpoints) > 1]
     newest = run / going_on[0].checkpoint / "checkpoint.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
