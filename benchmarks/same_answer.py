@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -50,7 +50,7 @@ PEERS = ("ray_tutorial", "optuna_tutorial", "ray_reused")
 OWN = "tune_rnn"
 
 Curve = list[tuple[float, float]]
-"""Seconds from a process's start, and the validation loss that was known then."""
+"""Seconds from a process's start, and a validation loss that was known then, lower than all before."""
 
 
 def experiment(folder: str, epochs: int, seed: int, hours: float | None = None) -> tune_rnn.Experiment:
@@ -98,7 +98,7 @@ def peer(name: str, text: Path | None, seed: int, seconds: float, epochs: int) -
         if not log.exists():
             raise SystemExit(f"{name} has found nothing")
         lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    return [(line["time"] - started, line["loss"]) for line in lines if math.isfinite(line["loss"])]
+    return improvements((line["time"] - started, line["loss"]) for line in lines if math.isfinite(line["loss"]))
 
 
 def own(text: Path | None, seed: int, seconds: float, epochs: int, enough: float) -> Curve:
@@ -114,11 +114,19 @@ def own(text: Path | None, seed: int, seconds: float, epochs: int, enough: float
             events = [json.loads(line) for line in journal.read_text("utf-8").splitlines()] if journal.exists() else []
             reports = [event for event in events if event["event"] == "report"]
             losses = [(event["time"] - started, event["report"]["validation_loss"]) for event in reports]
-            return [(at, loss) for at, loss in losses if loss is not None]
+            return improvements((at, loss) for at, loss in losses if loss is not None)
 
         command = [sys.executable, "-m", "tune_rnn", "run", str(file)]
-        _run(command, folder, seconds, lambda: min((loss for _, loss in curve()), default=enough + 1) <= enough)
+        _run(command, folder, seconds, lambda: any(loss <= enough for _, loss in curve()))
         return curve()
+
+
+def improvements(losses: Iterable[tuple[float, float]]) -> Curve:
+    curve: Curve = []
+    for at, loss in losses:
+        if not curve or loss < curve[-1][1]:
+            curve.append((at, loss))
+    return curve
 
 
 def _run(command: list[str], folder: str, seconds: float, has_enough: Callable[[], bool]) -> None:
