@@ -197,6 +197,20 @@ def test_penalties_of_activations() -> None:
     assert float(regularizers.temporal_activation(outputs[:1], all_count[:1])) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["activation", "temporal_activation"])
+def test_gradients_of_penalties_of_activations_are_autograds(name: str, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(5, 2, 3, generator=generator).to(dtype).requires_grad_()
+    counts = torch.tensor([[True, True], [True, True], [True, True], [True, False], [True, False]])
+    values = outputs.float() if name == "activation" else (outputs[1:] - outputs[:-1]).float()
+    plain = values.square()[counts[-len(values) :]].mean()
+    (expected,) = torch.autograd.grad(3 * plain, outputs)
+    (gradient,) = torch.autograd.grad(3 * getattr(regularizers, name)(outputs, counts), outputs)
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, expected)
+
+
 @pytest.mark.parametrize("name", ["activation", "temporal_activation", "fraternal"])
 def test_penalties_of_activations_leave_padding_out(name: str) -> None:
     """A text of three steps in one stream is one of five whose last two are padding, whatever is there."""

@@ -157,6 +157,7 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
         outputs_NH, _, _, targets_N, _ = inputs
         loss, _, *gradients = output
         ctx.mark_non_differentiable(loss, *gradients)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(targets_N, *gradients)
         ctx.outputs_type = outputs_NH.dtype
 
