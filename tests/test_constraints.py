@@ -23,7 +23,7 @@ from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import closing_text, write_summary
 from tune_rnn.schedulers import build_scheduler
-from tune_rnn.search import build_searcher, grid_points, planned_trials
+from tune_rnn.search import build_searcher
 from tune_rnn.single import train
 from tune_rnn.study import run
 from tune_rnn.study.adapters import replay
@@ -60,7 +60,7 @@ def proposer_of(experiment: Experiment, journal: Path, display: Display | None =
     opened = Journal(journal)
     opened.open_session(data.sha256, 1, 1000.0)
     run = create(experiment.storage, experiment.name)
-    plan = Plan(1, 1, "cpu", planned_trials(experiment), 2.0, grid_points(experiment))
+    plan = Plan(1, 1, "cpu", experiment.planned_trials, 2.0, experiment.grid_points)
     recorder = Recorder(run, opened, experiment, data, plan, display or Display(io.StringIO()))
     searcher = build_searcher(experiment.search, experiment.space)
     replay(searcher, build_scheduler(experiment.scheduler, 2.0, searcher.evidence), opened)

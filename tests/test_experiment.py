@@ -470,13 +470,13 @@ PBT = "search: {algorithm: random}\nscheduler: {algorithm: pbt}\n"
     ("text", "top_k"),
     [
         ("", 0),
-        ("final: {seeds: 5}\n", 3),
+        ("final: {seeds: 5}\n", 1),  # one configuration is one candidate
         (LAYERS + GRID, 0),
         (LAYERS + GRID.replace("2", "1"), 1),
         (LAYERS + GRID + "final: {top_k: 1}\n", 1),
         (RATE + PBT, 0),
         (RATE + PBT + "final: {seeds: 5}\n", 0),
-        (PBT + "final: {seeds: 5}\n", 3),  # with nothing to search there is no population
+        (PBT + "final: {seeds: 5}\n", 1),  # with nothing to search there is no population
     ],
 )
 def test_without_a_search_of_single_runs_there_is_no_final_stage_by_default(text: str, top_k: int) -> None:

@@ -27,7 +27,6 @@ from tune_rnn.search import (
     Proposal,
     Searcher,
     build_searcher,
-    planned_trials,
     trial_seed,
 )
 from tune_rnn.search.learning import Learner, Told
@@ -522,7 +521,7 @@ def test_seeds_of_trials_follow_from_study_and_number() -> None:
 )
 def test_planned_trials(overrides: list[str], planned: int | None) -> None:
     experiment = Experiment.from_yaml_text("name: x\nbudget: {epochs: 1}\n", overrides)
-    assert planned_trials(experiment) == planned
+    assert experiment.planned_trials == planned
     limit = experiment.budget.trials or 20
     if limit != planned and planned is not None:
         searcher = build_searcher(experiment.search, experiment.space)

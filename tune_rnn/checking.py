@@ -24,7 +24,7 @@ from tune_rnn.report import TrialBudget, rungs
 from tune_rnn.results.directory import free_run
 from tune_rnn.results.earlier import read_earlier
 from tune_rnn.schedulers import MEDIAN_OF
-from tune_rnn.search import build_searcher, check_search, planned_trials
+from tune_rnn.search import build_searcher, check_search
 from tune_rnn.study.cluster import Slots, count_slots
 from tune_rnn.training import Training, TrainingData
 
@@ -99,7 +99,7 @@ def _percent(fraction: float) -> str:
 
 
 def _planned(experiment: Experiment) -> str:
-    planned, hours = planned_trials(experiment), experiment.budget.hours
+    planned, hours = experiment.planned_trials, experiment.budget.hours
     count = "trials" if planned is None else plural(planned, "trial")
     until = "" if hours is None else f", at most {plural(hours, 'hour')} in all"
     return f"{count} of at most {plural(experiment.budget.amount, experiment.budget.unit[:-1])}{until}"
@@ -157,7 +157,7 @@ def _stopping(experiment: Experiment) -> str:
 
 
 def _median_stopping(experiment: Experiment) -> str:
-    first, budget, planned = experiment.scheduler.first_rung or 1.0, experiment.budget, planned_trials(experiment)
+    first, budget, planned = experiment.scheduler.first_rung or 1.0, experiment.budget, experiment.planned_trials
     if not any(first <= at < budget.amount for at in TrialBudget.of(experiment).report_at):
         return f"none; median: no report from {plural(first, budget.unit[:-1])} on before the end"
     if planned is not None and planned <= MEDIAN_OF:
@@ -194,7 +194,7 @@ def _parameter_range(experiment: Experiment, corpus: Corpus) -> str:
 
 def _time(experiment: Experiment, corpus: Corpus, slots: Slots) -> str:
     """The study's duration on this machine, from a few configurations timed now."""
-    planned, hours = planned_trials(experiment), experiment.budget.hours
+    planned, hours = experiment.planned_trials, experiment.budget.hours
     limit = float("inf") if hours is None else 3600 * hours
     if planned is None:
         return f"{duration(limit)} (budget.hours)"

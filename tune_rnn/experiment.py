@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tune_rnn.config.distributions import Distribution
+from tune_rnn.config.planned import grid_points, planned_trials
 from tune_rnn.config.resolution import default_report_every, in_order, part, resolve
 from tune_rnn.config.settings import Flat, Settings, nest, unknown_branch
 from tune_rnn.config.starting import START
@@ -162,6 +163,16 @@ class Experiment:
     def has_population(self) -> bool:
         """Whether trials take over each other's weights; with nothing to search there is one trial."""
         return self.scheduler.algorithm == "pbt" and not self.space.is_empty
+
+    @property
+    def planned_trials(self) -> int | None:
+        """How many trials the search has; None where only time ends it."""
+        return planned_trials(self.budget, self.search, self.space)
+
+    @property
+    def grid_points(self) -> int | None:
+        """How many proposals a grid has, its starting points and all seeds included; None for another search."""
+        return grid_points(self.search, self.space)
 
     @property
     def unfixed(self) -> list[str]:

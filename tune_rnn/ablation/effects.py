@@ -18,7 +18,6 @@ from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import RunDirectory, write_atomically
 from tune_rnn.results.journal import SEARCH, Journal
 from tune_rnn.results.mirror import below, is_remote, working_directory
-from tune_rnn.search import planned_trials
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _namesakes(experiment: Experiment) -> Iterator[RunDirectory]:
 def _missing(run: RunDirectory) -> int:
     trials = Journal(run.journal).in_stage(SEARCH)
     ended = sum(trial.outcome not in ("", "failed") for trial in trials)
-    return (planned_trials(Experiment.of_run(run.experiment)) or 0) - ended
+    return (Experiment.of_run(run.experiment).planned_trials or 0) - ended
 
 
 def effects(run: RunDirectory) -> list[Effect]:

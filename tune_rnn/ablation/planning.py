@@ -14,7 +14,6 @@ from tune_rnn.results.directory import RunDirectory, name_after, open_run
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.mirror import is_remote
 from tune_rnn.schema import TrialConfig
-from tune_rnn.search import planned_trials
 
 ALL_ON, ALL_OFF, WITHOUT, AND = "all_on", "all_off", "without_", "_and_"
 CLIPPING_ALONE, CLIPPING = "clipping_alone", ("regularizers.clip_norm", "regularizers.clip_value")
@@ -65,7 +64,7 @@ def size(experiment: Experiment) -> str:
     branches, seeds = experiment.space.branches, experiment.search.seeds
     rates = experiment.space.grid_size() // len(branches)
     tried = f" × {plural(rates, 'learning rate')}" if rates > 1 else ""
-    total = plural(planned_trials(experiment) or 0, "training")
+    total = plural(experiment.planned_trials or 0, "training")
     return f"{plural(len(branches), 'configuration')}{tried} × {plural(seeds, 'seed')}: {total}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tune_rnn.config.planned import planned_trials
 from tune_rnn.errors import InputError
 from tune_rnn.schema import Budget, Final, Scheduler, Search, StudyConfig
 from tune_rnn.space import Space
@@ -21,18 +22,9 @@ def resolve_final(study: StudyConfig, space: Space) -> Final:
     asked = written is not None and not _is_population(study.scheduler, space)
     if not asked and reason_against(study.search, study.scheduler, space):
         return final.model_copy(update={"top_k": 0})
-    trials = _planned_trials(study, space)
+    trials = planned_trials(study.budget, study.search, space)
     most = final.top_k if trials is None else max(1, trials // TRIALS_EACH)
     return final.model_copy(update={"top_k": min(final.top_k, most)})
-
-
-def _planned_trials(study: StudyConfig, space: Space) -> int | None:
-    """How many trials the search has, where it is not only time that ends it; a grid ends by itself."""
-    search, trials = study.search, study.budget.trials
-    if search.algorithm != "grid" or space.is_empty:
-        return trials
-    points = len(search.start) + space.grid_size() * search.seeds
-    return points if trials is None else min(trials, points)
 
 
 def reason_against(search: Search, scheduler: Scheduler, space: Space) -> str:

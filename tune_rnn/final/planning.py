@@ -14,7 +14,6 @@ from tune_rnn.config.resolution import REPORTS_LIMIT
 from tune_rnn.errors import InputError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.journal import AUDIT, FINAL, SEARCH, Journal, TrialRecord, lowest
-from tune_rnn.search import planned_trials
 from tune_rnn.space import Assignment
 
 SEEDS, DRAWS = 0xF17A1, 0xA0D17
@@ -61,7 +60,7 @@ def amount_of(trial: TrialRecord, experiment: Experiment) -> float:
 
 def planned_trainings(experiment: Experiment) -> tuple[int, int]:
     """At most how many trainings of candidates the final stage has, and how many of an audit."""
-    final, trials = experiment.final, planned_trials(experiment)
+    final, trials = experiment.final, experiment.planned_trials
     if final is None:
         return 0, 0
     grid = experiment.search.algorithm == "grid"  # its seeds, and starting points, try the same configurations again

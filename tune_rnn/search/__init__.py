@@ -11,7 +11,7 @@ from tune_rnn.search.evidence import Evidence
 from tune_rnn.search.forest import Forest
 from tune_rnn.search.observed import Observed
 from tune_rnn.search.packages import check_packages
-from tune_rnn.search.proposals import Proposal, grid_points, planned_trials, trial_seed
+from tune_rnn.search.proposals import Proposal, trial_seed
 from tune_rnn.search.searcher import Algorithm, Searcher
 from tune_rnn.search.surrogates import GaussianProcess, OptunaTPE
 from tune_rnn.search.tpe import HyperOpt
@@ -26,8 +26,6 @@ __all__ = [
     "Searcher",
     "build_searcher",
     "check_search",
-    "grid_points",
-    "planned_trials",
     "trial_seed",
 ]
 

@@ -18,7 +18,7 @@ from tune_rnn.results.earlier import Earlier
 from tune_rnn.results.journal import Journal
 from tune_rnn.results.recorder import Plan, Recorder
 from tune_rnn.results.summary import Result
-from tune_rnn.search import build_searcher, grid_points, planned_trials
+from tune_rnn.search import build_searcher
 from tune_rnn.signals import Interrupt
 from tune_rnn.study.cluster import Slots
 
@@ -58,13 +58,13 @@ class Session:
         self.experiment, self.corpus, self.directory, self.slots = experiment, corpus, run, slots
         self.display, self.interrupted = display, interrupted
         interrupted.answer = ""  # from here on `_stop` answers
-        planned, extra = planned_trials(experiment), sum(planned_trainings(experiment))
+        planned, extra = experiment.planned_trials, sum(planned_trainings(experiment))
         self.journal = Journal(run.journal)
         wall_before_s = self.journal.wall_s
         device = "cuda" if slots.gpu > 0 else "cpu"
         budget, final = experiment.budget, experiment.final
         longer = 0.0 if final is None else final.amount(budget)
-        points = grid_points(experiment)
+        points = experiment.grid_points
         plan = Plan(slots.count, slots.threads, device, planned, budget.amount, points, extra, longer)
         plan = replace(plan, slots=plan.together(slots.count))
         self.journal.open_session(corpus.sha256, plan.slots, started)
