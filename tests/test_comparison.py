@@ -46,6 +46,14 @@ def test_a_huge_loss_tilts_no_line() -> None:
     assert expected_scores([*curves, trial(4.05), trial(1e18, 1e18)])[:10] == pytest.approx(usual, abs=0.05)
 
 
+def test_how_a_capped_score_improves_is_expected_of_nobody() -> None:
+    """One learns far too slowly: its scores are capped, and lower and lower, as so are the caps."""
+    slow, good = trial(3.53, 3.02, 2.79, 2.58), trial(1.86, 1.51, 1.40, 1.33)
+    others = [trial(2.10, 1.79, 1.73), trial(1.88, 1.56, 1.44, 1.37), trial(1.88), trial(1.92), trial(2.03)]
+    expected = expected_scores([slow, good, *others, trial(1.66, 1.57)])
+    assert 1.33 < expected[-1] < 1.55
+
+
 def test_budgets_that_lie_close_are_taken_for_one() -> None:
     """Of 1, 2, … 7 those at 7, 4, 2 and 1 are looked at."""
     budgets = tuple(float(spent) for spent in range(1, 8))

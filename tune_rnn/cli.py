@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from tune_rnn import __version__
 from tune_rnn.errors import InputError, TuneRnnError
@@ -33,6 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command, as all input that is wrong is answered."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse; overrides may also stand after options, where argparse does not look for them."""
     options, rest = parser.parse_known_args(arguments)
@@ -46,7 +53,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tune-rnn",
         description="Finds a well-regularised recurrent network for your sequence data.",
         epilog="Exit status: 0 done, 1 the study failed, 2 the input is wrong, 130 interrupted (resume goes on).",

@@ -44,7 +44,7 @@ def activation(outputs_TBH: Tensor, counts_TB: Tensor) -> Tensor:
 
     The paper writes an L2 norm; its code, and so we, take the mean of the squares.
     """
-    mean, _ = _MeanSquare.apply(outputs_TBH, counts_TB)  # type: ignore[no-untyped-call]
+    mean, *_ = _MeanSquare.apply(outputs_TBH, counts_TB)  # type: ignore[no-untyped-call]
     return mean  # type: ignore[no-any-return]
 
 
@@ -53,7 +53,7 @@ def temporal_activation(outputs_TBH: Tensor, counts_TB: Tensor) -> Tensor:
 
     0 for a window of one step, which has no difference.
     """
-    mean, _ = _MeanSquareDifference.apply(outputs_TBH, counts_TB)  # type: ignore[no-untyped-call]
+    mean, *_ = _MeanSquareDifference.apply(outputs_TBH, counts_TB)  # type: ignore[no-untyped-call]
     return mean  # type: ignore[no-any-return]
 
 
@@ -69,7 +69,7 @@ def fraternal(outputs_TBH: Tensor, others_TBH: Tensor, weight_VH: Tensor, counts
 
 
 class _MeanSquare(torch.autograd.Function):
-    """Mean of x² over the positions that count, and its gradient 2·x / (H · how many).
+    """Mean of x² over the positions that count, and its gradient 2·x / (H · how many), in float32.
 
     Autograd would do the same in a dozen element-wise operations, which a small model's step is short enough to feel.
     """
@@ -78,34 +78,41 @@ class _MeanSquare(torch.autograd.Function):
 
     @staticmethod
     def forward(values_TBH: Tensor, counts_TB: Tensor) -> tuple[Tensor, Tensor]:
-        values_TBH = values_TBH.float()
-        weights_TB = counts_TB * (2 / (counts_TB.sum().clamp(min=1) * values_TBH.shape[-1]))
-        gradient_TBH = values_TBH * weights_TB.unsqueeze(-1)
-        return torch.dot(values_TBH.flatten(), gradient_TBH.flatten()) / 2, gradient_TBH
+        weights_TB = counts_TB / (counts_TB.sum().clamp(min=1) * values_TBH.shape[-1])
+        squares_TB = torch.linalg.vector_norm(values_TBH, dim=-1, dtype=torch.float32).square()
+        return (squares_TB * weights_TB).sum(), weights_TB
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        values_TBH, _ = inputs
+        _, weights_TB = output
+        ctx.mark_non_differentiable(weights_TB)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[1])
-        ctx.values_type = inputs[0].dtype
+        ctx.save_for_backward(values_TBH, weights_TB)
 
     @staticmethod
-    def backward(ctx: Any, coming: Tensor, _: None) -> tuple[Tensor, None]:
-        (gradient_TBH,) = ctx.saved_tensors
-        return (gradient_TBH * coming).to(ctx.values_type), None
+    def backward(ctx: Any, coming: Tensor, *_: None) -> tuple[Tensor, None]:
+        values_TBH, weights_TB = ctx.saved_tensors
+        return (values_TBH * (2 * coming * weights_TB).unsqueeze(-1)).to(values_TBH.dtype), None
 
 
 class _MeanSquareDifference(_MeanSquare):
     """The same of x_t - x_{t-1}, over the positions t > 0 that count."""
 
     @staticmethod
-    def forward(values_TBH: Tensor, counts_TB: Tensor) -> tuple[Tensor, Tensor]:
-        return _MeanSquare.forward(values_TBH[1:] - values_TBH[:-1], counts_TB[1:])
+    def forward(values_TBH: Tensor, counts_TB: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        differences_TBH = values_TBH[1:] - values_TBH[:-1]
+        return *_MeanSquare.forward(differences_TBH, counts_TB[1:]), differences_TBH
 
     @staticmethod
-    def backward(ctx: Any, coming: Tensor, _: None) -> tuple[Tensor, None]:
-        differences_TBH, _ = _MeanSquare.backward(ctx, coming, _)
-        gradient_TBH = torch.nn.functional.pad(differences_TBH, (0, 0, 0, 0, 1, 0))
-        gradient_TBH[:-1] -= differences_TBH
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        *others, differences_TBH = output
+        _MeanSquare.setup_context(ctx, (differences_TBH, inputs[1]), (*others,))
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, coming: Tensor, *_: None) -> tuple[Tensor, None]:
+        of_differences_TBH, _none = _MeanSquare.backward(ctx, coming)
+        gradient_TBH = torch.nn.functional.pad(of_differences_TBH, (0, 0, 0, 0, 1, 0))
+        gradient_TBH[:-1] -= of_differences_TBH
         return gradient_TBH, None

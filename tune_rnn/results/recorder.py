@@ -237,7 +237,8 @@ class Recorder:
     def _message(self) -> str:
         if times := sum(trial.taken_over for trial in self.journal.trials.values()):
             return f"weights taken over {plural(times, 'time')}"
-        return "" if self._ended() or self._running else "starting Ray and the first trials"
+        begun = self._ended() or self._first_trial_began is not None
+        return "" if begun else "starting Ray and the first trials"
 
     def _fraction_and_left(self, elapsed: float) -> tuple[float, float | None]:
         """Progress by trials, or by time where that ends the study sooner; time left if it can be told."""

@@ -129,12 +129,13 @@ def _one_seed(recorder: Recorder) -> list[str]:
     searched_once = experiment.search.seeds == 1 and trials > 1 and not experiment.has_population
     if experiment.final is not None or journal.in_stage(FINAL) or not searched_once:
         return []
-    with_final = experiment.replace("final.top_k", 3)
+    candidates = min(trials, 3)
+    with_final = experiment.replace("final.top_k", candidates)
     again, _ = planned_trainings(with_final)
     seconds = final_seconds(journal, with_final, recorder.plan.slots)
     hours = experiment.budget.hours
     more = "" if hours is None else f" budget.hours={math.ceil(100 * (hours + seconds / 1800)) / 100:.2f}"
-    command = f"`tune-rnn resume {recorder.run.place} final.top_k=3{more}`"
+    command = f"`tune-rnn resume {recorder.run.place} final.top_k={candidates}{more}`"
     size = f"{plural(again, 'training')}, about {duration(seconds)}"
     return [f"the lowest of {trials} losses of one seed each is a lucky one: {command} trains the best again ({size})"]
 

@@ -77,9 +77,11 @@ def _comparable(trials: list[Observed]) -> Array:
     if not len(levels):
         return np.where(bad, np.inf, np.nan)
     features_NF = np.array([trial.features for trial in trials]).reshape(len(trials), -1)
-    expected, improved = _capped(scores_LN[0]), None
-    for at_level in scores_LN[1:]:
-        there = _next_level(expected, improved, features_NF, _capped(at_level))
+    capped_LN = np.array([_capped(scores_N) for scores_N in scores_LN])
+    tells_LN = capped_LN == scores_LN  # neither unknown nor capped
+    expected, improved = capped_LN[0], None
+    for before_N, there_N, tells_N in zip(tells_LN, capped_LN[1:], tells_LN[1:], strict=False):
+        there = _next_level(expected, improved, features_NF, there_N, before_N & tells_N)
         expected, improved = there, there - expected
     return np.where(bad, np.inf, expected)
 
@@ -95,7 +97,10 @@ def _levels(trials: list[Observed]) -> tuple[float, ...]:
 
 
 def _capped(scores: Array) -> Array:
-    """Scores at one budget; those far above the median, as of trials about to diverge, would tilt every line."""
+    """Scores at one budget; those far above the median, as of trials about to diverge, would tilt every line.
+
+    How much a capped score improves, or seems to, as the cap itself changes from budget to budget, tells nothing.
+    """
     known = scores[np.isfinite(scores)]
     if not len(known):
         return scores
@@ -104,14 +109,18 @@ def _capped(scores: Array) -> Array:
     return capped
 
 
-def _next_level(scores_N: Array, improved_N: Array | None, features_NF: Array, there_N: Array) -> Array:
-    """Scores at the next budget: those that are known, and for the others what the regression on the known ones says.
+def _next_level(
+    scores_N: Array, improved_N: Array | None, features_NF: Array, there_N: Array, tells_N: NDArray[np.bool_]
+) -> Array:
+    """Scores at the next budget: those that are known, and for the others what the regression says.
+
+    It learns from the trials of `tells_N`, whose scores are known at both budgets.
 
     The lowest loss so far never rises, so that nobody is expected above the score that it has.
     """
-    (known,) = np.nonzero(np.isfinite(scores_N) & np.isfinite(there_N))
+    (known,) = np.nonzero(tells_N)
     if not len(known):
-        return scores_N
+        return np.where(np.isfinite(there_N), there_N, scores_N)
     curve = [scores_N] if improved_N is None else [scores_N, improved_N]
     inputs_ND = np.column_stack([*curve, features_NF])
     there_mean = there_N[known].mean()

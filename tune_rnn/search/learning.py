@@ -79,7 +79,7 @@ class Learner(ABC):
 
     def suggest(self, place: int, evidence: Evidence) -> Proposal:
         if evidence.shown < self.startup:
-            return self.design.suggest(place, evidence)
+            return self.design.suggest(place + len(evidence.earlier), evidence)  # theirs may be its first points
         generator = np.random.default_rng((self.seed, place))
         if generator.random() < self.random:
             return Proposal(self.space.sample(generator))
