@@ -279,6 +279,7 @@ def suggested_by_hyperopt(told: Told, seed: int) -> dict[str, float]:
 def test_hyperopt_proposes_as_its_own_suggest_does(trials: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it makes one proposal, the best of 24, as that does."""
     monkeypatch.setattr("tune_rnn.search.tpe.PROPOSALS", 1)
+    monkeypatch.setattr("tune_rnn.search.tpe.ANYWHERE", 0)
     monkeypatch.setattr("tune_rnn.search.tpe.CANDIDATES", 24)
     generator = np.random.default_rng(trials)
     points = [{"x": generator.random(), "c": float(generator.integers(3))} for _ in range(trials)]
@@ -314,6 +315,25 @@ def test_densities_of_numbers_are_hyperopt_s(trials: int) -> None:
         assert ks_2samp(drawn_AC[axis], drawn).pvalue > 0.001
     assert drawn_AC.min() >= 0
     assert drawn_AC.max() <= 1
+
+
+def test_a_choice_that_no_good_trial_has_is_among_what_is_picked_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TPE's own proposals nearly all have the choice of the good trials."""
+    searched, asked = Space({"x": space.uniform(0, 1), "c": space.choice("a", "b", "c")}, {}), list[list[float]]()
+
+    def first(_: HyperOpt, told: Told, proposals: list[dict[str, float]]) -> int:
+        asked.append([proposal["c"] for proposal in proposals])
+        return 0
+
+    monkeypatch.setattr(HyperOpt, "_picked", first)
+    searcher = searcher_of("hyperopt", searched)
+    for number in range(30):
+        train(searcher, number, {"x": 0.5, "c": "abc"[number % 3]}, float(number % 3))
+    for number in range(30, 60):
+        searcher.propose(number)
+    assert len(asked) == 30
+    assert all(len(choices) == 16 for choices in asked)
+    assert 2 < np.mean([len(choices) - choices.count(0.0) for choices in asked]) < 5
 
 
 def test_densities_of_choices_count_each_category_and_the_prior() -> None:

@@ -37,6 +37,10 @@ the less, the older they are)."""
 PROPOSALS, CANDIDATES = 16, 6
 """Of so many proposals one is picked, each the best of so many draws on each axis. HyperOpt's is the best of 24."""
 
+ANYWHERE = 5
+"""So many of them are drawn anywhere in the space instead. Of a few choices the good trials soon have one only, and so
+would all proposals: the process could not pick what they lack."""
+
 PICK_BEST, PICK_LATEST = 50, 80
 """It is picked by what so many of the best and of the latest trials have shown."""
 
@@ -49,7 +53,9 @@ class HyperOpt(Learner):
         ranks = np.append(told.ranks(), np.full(len(told.pending), len(told.points)))
         good = np.zeros(len(points), dtype=bool)
         good[np.argsort(ranks, kind="stable")[: min(math.ceil(GAMMA * math.sqrt(len(points))), GOOD)]] = True
-        proposals = self.proposals(points, good, np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        anywhere = [self.cube.point(self.space.sample(generator)) for _ in range(ANYWHERE)]
+        proposals = [*self.proposals(points, good, generator)[ANYWHERE:], *anywhere]
         return proposals[self._picked(told, proposals)]
 
     def proposals(self, points: Sequence[Point], good: NDArray[np.bool_], generator: Generator) -> list[Point]:
