@@ -7,8 +7,8 @@ where trials have just begun (a constant liar, Ginsbourger et al. 2010).
 
 Its densities are HyperOpt's, with its defaults (`tune_rnn.search.parzen`), without its `suggest`: that builds a graph
 of them anew for each proposal, and walks through a document of each trial, which takes ten times as long. As they look
-at each hyperparameter by itself, several proposals are made, and a Gaussian process picks one
-(`tune_rnn.search.picking`).
+at each hyperparameter by itself, several proposals are made, some drawn anywhere in the space are put beside them, and
+a Gaussian process picks one (`tune_rnn.search.picking`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ PROPOSALS, CANDIDATES = 16, 6
 """Of so many proposals one is picked, each the best of so many draws on each axis. HyperOpt's is the best of 24."""
 
 ANYWHERE = 5
-"""So many of them are drawn anywhere in the space instead. Of a few choices the good trials soon have one only, and so
-would all proposals: the process could not pick what they lack."""
+"""So many of them are drawn anywhere in the space instead. Of a few choices the good trials soon have only one, and
+then nearly all proposals have that: others could not be picked."""
 
 PICK_BEST, PICK_LATEST = 50, 80
 """It is picked by what so many of the best and of the latest trials have shown."""
