@@ -54,6 +54,14 @@ def test_how_a_capped_score_improves_is_expected_of_nobody() -> None:
     assert 1.33 < expected[-1] < 1.55
 
 
+def test_a_trial_that_reported_later_than_others_hides_nothing() -> None:
+    """As of an earlier run whose reports were rarer."""
+    late = Observed({}, [2.0, 4.0, 8.0], [3.2, 2.2, 1.2])
+    long = [trial(4.0, 3.0, 2.0, 1.0), trial(4.4, 3.4, 2.4, 1.4)]
+    expected = expected_scores([late, *long, trial(4.1), trial(3.8, 2.8)])
+    assert expected == pytest.approx([1.2, 1.0, 1.4, 1.1, 0.8], abs=0.05)
+
+
 def test_budgets_that_lie_close_are_taken_for_one() -> None:
     """Of 1, 2, … 7 those at 7, 4, 2 and 1 are looked at."""
     budgets = tuple(float(spent) for spent in range(1, 8))

@@ -114,13 +114,16 @@ def _next_level(
 ) -> Array:
     """Scores at the next budget: those that are known, and for the others what the regression says.
 
-    It learns from the trials of `tells_N`, whose scores are known at both budgets.
+    It learns from the trials of `tells_N`, whose scores are known at both budgets; without any, nobody improves.
 
     The lowest loss so far never rises, so that nobody is expected above the score that it has.
     """
     (known,) = np.nonzero(tells_N)
     if not len(known):
         return np.where(np.isfinite(there_N), there_N, scores_N)
+    if improved_N is not None:  # unknown of a trial whose first report was at a later budget than others'
+        improvements = improved_N[known][np.isfinite(improved_N[known])]
+        improved_N = np.where(np.isfinite(improved_N), improved_N, improvements.mean() if len(improvements) else 0.0)
     curve = [scores_N] if improved_N is None else [scores_N, improved_N]
     inputs_ND = np.column_stack([*curve, features_NF])
     there_mean = there_N[known].mean()
