@@ -394,8 +394,11 @@ def test_an_interruption_before_the_first_report_is_no_failure(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Training, "train_step", stop)
+    messages: list[str] = []
+    monkeypatch.setattr(Display, "update", lambda _, progress: messages.append(progress.message))
     with pytest.raises(StudyInterrupted):
-        train(experiment(corpus, tmp_path))
+        train(experiment(corpus, tmp_path), display=Display(io.StringIO()))
+    assert messages[-1] == "", "nothing is about to start"
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert (summary["status"], summary["best"], summary["trials"]["unfinished"]) == ("interrupted", None, 1)
     assert summary["tokens"] == 0

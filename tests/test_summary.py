@@ -175,6 +175,16 @@ def test_a_final_stage_has_its_own_section(recorder: Recorder, data: Corpus) -> 
     }
 
 
+def test_of_two_trials_no_three_candidates_are_offered(recorder: Recorder) -> None:
+    for number in sorted(recorder.journal.trials)[2:]:
+        del recorder.journal.trials[number]
+    best = recorder.journal.best_trial
+    assert best is not None
+    assert "final.top_k=2` trains the best again (6 trainings, " in closing_text(
+        recorder, best, Sample(5, 1000, "text")
+    )
+
+
 def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recorder, data: Corpus) -> None:
     best = recorder.journal.best_trial
     assert best is not None

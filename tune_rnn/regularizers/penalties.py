@@ -106,13 +106,14 @@ class _MeanSquareDifference(_MeanSquare):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        *others, differences_TBH = output
-        _MeanSquare.setup_context(ctx, (differences_TBH, inputs[1]), (*others,))
-        ctx.mark_non_differentiable(*output[1:])
+        _, weights_TB, differences_TBH = output
+        ctx.mark_non_differentiable(weights_TB, differences_TBH)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(differences_TBH, weights_TB)
 
     @staticmethod
     def backward(ctx: Any, coming: Tensor, *_: None) -> tuple[Tensor, None]:
-        of_differences_TBH, _none = _MeanSquare.backward(ctx, coming)
+        of_differences_TBH, _counts = _MeanSquare.backward(ctx, coming)
         gradient_TBH = torch.nn.functional.pad(of_differences_TBH, (0, 0, 0, 0, 1, 0))
         gradient_TBH[:-1] -= of_differences_TBH
         return gradient_TBH, None

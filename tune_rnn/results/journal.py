@@ -287,7 +287,5 @@ def outcome_of(last: Report, unit: str) -> tuple[str, str]:
         return "diverged", last.reason
     if last.finished == "budget":
         return "completed", last.reason
-    return (
-        "stopped_early",
-        last.reason or f"its loss after {plural(last.spent, unit[:-1])} was not good enough to go on",
-    )
+    not_good_enough = f"its loss after {plural(last.spent, unit[:-1])} was not good enough to go on"
+    return "stopped_early", last.reason or not_good_enough

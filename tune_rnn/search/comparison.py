@@ -115,7 +115,6 @@ def _next_level(
     """Scores at the next budget: those that are known, and for the others what the regression says.
 
     It learns from the trials of `tells_N`, whose scores are known at both budgets; without any, nobody improves.
-
     The lowest loss so far never rises, so that nobody is expected above the score that it has.
     """
     (known,) = np.nonzero(tells_N)
