@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -119,7 +121,26 @@ def test_ray_is_not_started_on_a_machine_that_is_taken_back(monkeypatch: pytest.
     attendant.main(["aws", "--before-ray"])
 
 
+def test_it_waits_for_ray_which_is_started_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[str] = []
+    ray: Any = SimpleNamespace(cmdline=lambda: ["raylet"], children=list)
+    logs: Any = SimpleNamespace(kill=lambda: killed.append("logs"))
+    found = iter([None, None, ray, None, logs])
+    asked: list[str] = []
+
+    def own_process(name: str) -> Any:
+        asked.append(name)
+        return next(found)
+
+    monkeypatch.setattr(attendant, "_own_process", own_process)
+    monkeypatch.setattr(psutil, "wait_procs", lambda processes, timeout: (processes, []))
+    attendant.attend("")
+    assert asked == ["raylet"] * 3 + ["log_monitor.py"] * 2
+    assert killed == ["logs"]
+
+
 def test_without_ray_there_is_nothing_to_attend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "process_iter", lambda attributes: iter(()))
-    with pytest.raises(SystemExit, match="no Ray runs here"):
+    monkeypatch.setattr(attendant, "RAY_STARTS_S", 0.0)
+    with pytest.raises(SystemExit, match="no Ray runs here: there is no raylet"):
         attendant.attend("")

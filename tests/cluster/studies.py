@@ -54,9 +54,9 @@ def end_of_ray(*hosts: Host) -> None:
 
     def left() -> list[str]:
         on = [host for host in hosts if host.process is not None]
-        return [line for host in on for name in names for line in host.processes(name)]
+        return [f"{host.name}: {line}" for host in on for name in names for line in host.processes(name)]
 
-    wait(lambda: not left(), 150, "Ray is left")
+    wait(lambda: not left(), 150, lambda: "Ray is left:\n" + "\n".join(left()))
 
 
 def _ray(bed: Bed, command: str, arguments: str) -> None:
@@ -191,10 +191,10 @@ class SubmittedStudy:
         return summary
 
 
-def wait(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+def wait(condition: Callable[[], bool], seconds: float, otherwise: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, otherwise
+        assert time.monotonic() < deadline, otherwise if isinstance(otherwise, str) else otherwise()
         time.sleep(0.3)
 
 

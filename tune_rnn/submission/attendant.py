@@ -2,10 +2,10 @@
 
     python -m tune_rnn.submission.attendant [aws | gcp] [--before-ray]
 
-A study has trials leave a machine that Ray drains, each from its next checkpoint. The attendant ends with the machine's
-Ray, and with it all processes that Ray has started there: agents, and what passes logs on, would stay for long where
-Ray's head is gone. With `--before-ray` it only asks, and exits with 1 where there is a notice: Ray's autoscaler would
-start Ray again on a machine that has been drained and is about to go.
+A study has trials leave a machine that Ray drains, each from its next checkpoint. The attendant is started before Ray,
+which is never without it, and ends with Ray. Then it ends all processes that Ray has started there: agents, and what
+passes logs on, would stay for long where Ray's head is gone. With `--before-ray` it only asks, and exits with 1 where
+there is a notice: Ray's autoscaler would start Ray again on a machine that has been drained and is about to go.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,9 @@ METADATA = "http://169.254.169.254"
 """Where a machine of either cloud is told about itself, and nobody else."""
 
 LOOK_EVERY_S = 5.0
+RAY_STARTS_S = 120.0
+"""So long Ray may take to start."""
+
 GOOGLE_NOTICE_S = 30.0
 
 
@@ -79,10 +83,9 @@ def drain(node: Mapping[str, str], seconds: float) -> None:
 
 
 def attend(cloud: str) -> None:
-    """Look for a notice until this machine's Ray has ended, and clear up."""
-    ray, logs = _own_process("raylet"), _own_process("log_monitor.py")
-    if ray is None:
-        sys.exit("no Ray runs here")
+    """Look for a notice until this machine's Ray, which is about to start, has ended, and clear up."""
+    deadline = time.monotonic() + RAY_STARTS_S
+    ray, logs = _wait_for("raylet", deadline), _wait_for("log_monitor.py", deadline)
     node = dict(word.removeprefix("--").split("=", 1) for word in ray.cmdline() if re.match("--.*=", word))
     has_notice, children = False, list[psutil.Process]()
     while True:
@@ -91,7 +94,7 @@ def attend(cloud: str) -> None:
             children = ray.children() or children  # none: it may be ending
         if psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
             break
-    for process in [*children, *([logs] if logs else [])]:
+    for process in [*children, logs]:
         with suppress(psutil.Error):
             process.kill()  # an agent may be waiting for its head, deaf to anything else
 
@@ -127,6 +130,14 @@ def _pass_on(cloud: str, node: Mapping[str, str]) -> bool:
 
 def _log(text: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
+
+
+def _wait_for(name: str, deadline: float) -> psutil.Process:
+    while (process := _own_process(name)) is None:
+        if time.monotonic() > deadline:
+            sys.exit(f"no Ray runs here: there is no {name}")
+        time.sleep(0.2)
+    return process
 
 
 def _own_process(name: str) -> psutil.Process | None:
