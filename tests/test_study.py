@@ -199,25 +199,42 @@ def test_a_failing_trial_leaves_its_traceback_and_the_study_goes_on(
 
 
 class Killer(Display):
-    """Kills the process of a trial that trains, as the operating system does when memory runs out."""
+    """Kills processes of trials that train, so many and until one has failed, as happens when memory runs out."""
 
-    killed = False
+    def __init__(self, processes: int) -> None:
+        super().__init__()
+        self.left = processes
 
     def update(self, progress: Progress) -> None:
         super().update(progress)
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if not self.killed and "".join(child.cmdline()[:1]).endswith("Trainable.train"):
+                if self.left and not progress.failed and "".join(child.cmdline()[:1]).endswith("Trainable.train"):
                     child.kill()
-                    self.killed = True
+                    self.left -= 1
+                    return
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("every_tick")
-def test_a_killed_process_is_a_failed_trial_and_the_study_goes_on(
+def test_a_killed_process_leaves_its_trial_where_it_was_saved(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}), display=Killer())
+    study = experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}, scheduler={"algorithm": "none"})
+    result = tune_rnn.run(study, display=Killer(1))
+    assert (result.summary["trials"]["completed"], result.summary["trials"]["failed"]) == (3, 0)
+    out, err = capfd.readouterr()
+    assert " goes on from " in out
+    assert ": its process was killed" in out
+    assert "raylet" not in out + err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("every_tick")
+def test_a_process_killed_again_is_a_failed_trial_and_the_study_goes_on(
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}), display=Killer(10))
     assert result.summary["trials"]["failed"] == 1
     out, err = capfd.readouterr()
     assert " failed: its process was killed, perhaps because the machine had too little memory (traceback: " in out

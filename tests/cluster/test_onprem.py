@@ -197,8 +197,12 @@ def test_a_trial_that_takes_more_memory_than_there_is_fails_and_the_study_does_n
     journal = study.journal
     assert journal is not None
     hungry = {trial.number for trial in journal.trials.values() if trial.config["model"]["hidden_size"] == 12000}
-    assert hungry == {trial.number for trial in journal.trials.values() if trial.outcome == "failed"} != set()
-    study.check(failed=len(hungry))
+    failed = {trial.number for trial in journal.trials.values() if trial.outcome == "failed"}
+    assert failed >= hungry != set()
+    assert {journal.trials[number].lost for number in failed} == {1}, (
+        "the kernel may kill a neighbour: each has another go"
+    )
+    study.check(failed=len(failed))
 
 
 def test_the_head_is_killed_brought_up_again_and_the_study_resumed(bed: Bed, cluster: str) -> None:

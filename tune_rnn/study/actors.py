@@ -1,4 +1,4 @@
-"""Ray Tune's manager of actors, for which a result that is lost with its machine is a process that is lost with it."""
+"""Ray Tune's manager of actors, for which a lost process is a lost process, however Ray puts it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,30 @@ from ray.tune.execution import tune_controller
 
 
 class ActorManager(RayActorManager):
-    """What has more than 100 kB, such as a checkpoint, stays on the machine where it was made until it is fetched.
+    """Takes what Ray's manager does not expect for the loss of a process, where that would end the study.
 
-    If that machine is lost just then, Ray's manager meets with an error that it does not expect, and ends the study.
+    What has more than 100 kB, such as a checkpoint, stays on the machine where it was made until it is fetched, and may
+    be lost with it. And a process that Ray itself kills because memory runs out has an error of its own.
     """
 
+    def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        super()._actor_start_failed(tracked_actor, _as_loss(exception))
+
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
-        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
-            exception = ray.exceptions.ActorUnavailableError(str(exception), None)
-        super()._actor_task_failed(tracked_actor_task, exception)
+        super()._actor_task_failed(tracked_actor_task, _as_loss(exception))
+
+
+def _as_loss(exception: Exception) -> Exception:
+    if isinstance(exception, ray.exceptions.OutOfMemoryError):
+        return ray.exceptions.RayActorError(error_msg=f"The actor died for lack of memory: {exception}")
+    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+    if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
+        return ray.exceptions.ActorUnavailableError(str(exception), None)
+    return exception
 
 
 @contextmanager
-def results_may_be_lost() -> Iterator[None]:
+def processes_may_be_lost() -> Iterator[None]:
     """Have Tune use this manager; it has no setting for it."""
     vars(tune_controller)["RayActorManager"] = ActorManager
     try:

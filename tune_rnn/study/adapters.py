@@ -219,6 +219,8 @@ def _reason(traceback: str) -> str:
 
     Our own errors are sentences: they need no name.
     """
+    if re.search(r"The actor died for lack of memory", traceback):
+        return "its process was killed because the machine had too little memory"
     if re.search(r"^The actor (died|is dead)", traceback, re.MULTILINE):
         return "its process was killed, perhaps because the machine had too little memory"
     if re.search(r"The actor \w+ is unavailable", traceback):

@@ -11,13 +11,12 @@ import ray.exceptions
 
 from tune_rnn.results.journal import SEARCH, TrialRecord
 from tune_rnn.results.recorder import Recorder
-from tune_rnn.study.cluster import is_cluster
 
 WITH_ITS_MACHINE = 5
 """So often a trial goes on elsewhere, in a session, after the loss of a machine or of the way to it."""
 
 ALONE = 1
-"""And so often where its process alone was killed, on a cluster: its machine may just have been going down."""
+"""And so often where its process alone was killed: another may have taken the memory, or its machine was going down."""
 
 
 class LostTrials:
@@ -56,13 +55,11 @@ class LostTrials:
 def why_lost(error: BaseException | None, times: int) -> str | None:
     """Why a trial, lost so many times before, is to go on after an error; None where it has failed.
 
-    On a single machine a process that was killed has met with something that it would meet again: too little memory, as
-    a rule.
+    Where memory runs out, the kernel or Ray chooses whom to kill, and that need not be the trial that takes it.
     """
     if not isinstance(error, ray.exceptions.RayActorError):
         return None
     unreachable = isinstance(error, ray.exceptions.ActorUnavailableError)
     if unreachable or error.preempted or re.search(r"\bnode\b.*\b(died|dead|terminated)\b", str(error), re.IGNORECASE):
         return "its machine is gone or cannot be reached" if times < WITH_ITS_MACHINE else None
-    by_ray = re.search(r"memory|OOM|intended", str(error), re.IGNORECASE)
-    return "its process was killed" if times < ALONE and not by_ray and is_cluster() else None
+    return "its process was killed" if times < ALONE else None

@@ -21,7 +21,7 @@ from tune_rnn.results.directory import RunDirectory, holder
 from tune_rnn.results.recorder import Recorder
 from tune_rnn.schedulers import RunAll, Scheduler, build_scheduler
 from tune_rnn.search import Evidence, Searcher
-from tune_rnn.study.actors import results_may_be_lost
+from tune_rnn.study.actors import processes_may_be_lost
 from tune_rnn.study.adapters import (
     StudyCallback,
     StudyScheduler,
@@ -83,7 +83,7 @@ def tune_trials(
     )
     gc.freeze()  # what has been imported need not be looked through, a fifth of a second, for garbage of trials
     try:
-        with results_may_be_lost():
+        with processes_may_be_lost():
             tuner.fit()
     finally:
         gc.unfreeze()
