@@ -18,6 +18,8 @@ import yaml
 
 from tune_rnn.errors import InputError, StudyFailed, StudyInterrupted, TuneRnnError
 from tune_rnn.experiment import Experiment
+from tune_rnn.results.directory import RunDirectory, write_experiment
+from tune_rnn.results.journal import Journal
 from tune_rnn.submission import client, cluster_file, head, inspection, job
 from tune_rnn.submission.cluster_file import read_cluster
 from tune_rnn.submission.jobs import Job, JobDirectory
@@ -414,10 +416,38 @@ def test_a_study_that_ended_before_its_first_trial_begins_again_with_what_is_cha
     assert head.resume({"id": "small-1", "overrides": ["budget.trials=3"]})["printed"] == len("stopped\n")
     assert made.started[1].endswith("small-1 run budget.trials=3")
     assert directory.exit_status is None
-    directory.experiment.touch()
-    directory.run_note.write_text(json.dumps({"path": str(directory.path), "url": ""}))
+    a_run_of(directory)
     head.resume({"id": "small-1", "overrides": []})
     assert made.started[2].endswith("small-1 resume")
+
+
+def a_run_of(directory: JobDirectory) -> None:
+    """A run beside the job's own files, whose study had three trials."""
+    experiment = Experiment(name="small", task={"corpus": "pydoc"}, budget={"epochs": 1, "trials": 3})
+    write_experiment(RunDirectory(directory.path), experiment)
+    Journal(directory.path / "trials.jsonl").open_session("sha", 2, 1000.0)
+    directory.run_note.write_text(json.dumps({"path": str(directory.path), "url": ""}))
+
+
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [
+        ("budget.trials=2", "was 3; a budget can only grow"),
+        ("training.learning_rate=1", "only budget.trials and budget.hours can change"),
+        ("budget.trials=many", "budget.trials"),
+    ],
+)
+def test_a_study_that_may_not_go_on_so_keeps_what_it_has_ended_with(
+    jobs: tuple[Jobs, JobDirectory], override: str, refused: str
+) -> None:
+    made, directory = jobs
+    directory.note_exit(0)
+    a_run_of(directory)
+    with pytest.raises(InputError, match=refused):
+        head.resume({"id": "small-1", "overrides": [override]})
+    assert (directory.exit_status, made.started) == (0, [])
+    head.resume({"id": "small-1", "overrides": ["budget.trials=4"]})
+    assert len(made.started) == 1
 
 
 def test_a_study_goes_by_its_experiment_s_name_as_well(tmp_path: Path) -> None:

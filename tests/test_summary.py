@@ -123,6 +123,20 @@ def test_the_summary_is_json_without_nan(recorder: Recorder, data: Corpus) -> No
     assert json.loads(text) == summary
 
 
+def test_what_nobody_wrote_is_not_called_fixed(recorder: Recorder) -> None:
+    for every, shown in ((1.0, False), (0.5, True)):
+        best = replace(recorder.journal.trials[5])
+        best.config["training"]["report_every"] = every
+        assert ("training.report_every" in closing_text(recorder, best, Sample(5, 1000, "text"))) is shown
+
+
+def test_a_study_whose_best_checkpoint_is_lost_ends_with_a_summary(recorder: Recorder, data: Corpus) -> None:
+    with pytest.raises(StudyFailed, match="The checkpoint of the best trial, 5, is missing or damaged"):
+        carry_out(lambda: "completed", recorder, data, "begins")
+    summary = json.loads(recorder.run.summary.read_text())
+    assert (summary["status"], summary["best"]["trial"]) == ("failed", 5)
+
+
 @pytest.mark.parametrize(("status", "written"), [("completed", "failed"), ("interrupted", "interrupted")])
 def test_a_study_without_a_loss_has_no_result(
     tmp_path: Path, recorder: Recorder, data: Corpus, status: str, written: str

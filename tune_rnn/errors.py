@@ -53,7 +53,7 @@ def _rebuild(cls: type[InputError], text: str, where: str, rule: str, remedy: st
 
 
 class StudyFailed(TuneRnnError):
-    """The study ended without one usable trial."""
+    """The study ended without a model: no trial has a result, or what it needs is lost or full."""
 
 
 class StudyInterrupted(TuneRnnError):

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tune_rnn.checkpoint_folder import is_whole
 from tune_rnn.data import Corpus
+from tune_rnn.errors import InputError, StudyFailed
 from tune_rnn.kinds import KINDS
 from tune_rnn.results.journal import TrialRecord
 from tune_rnn.schema import TrialConfig
@@ -45,7 +48,7 @@ class BestKeeper:
         """Begin to export a trial's best model, unless that is done, cannot be, or the last export is too recent."""
         idle = self._running is None and time.monotonic() - self._started >= EVERY_S
         if idle and _identity(trial) != self._exported and is_whole(checkpoint.parent):
-            self._begin(trial, checkpoint)
+            self._begin(trial, self._export, checkpoint.read_bytes())
 
     def collect(self) -> Sample | None:
         """The sample of an export that has ended since the last call; raises what went wrong in it."""
@@ -55,36 +58,59 @@ class BestKeeper:
         return done.result()
 
     def finish(self, trial: TrialRecord, checkpoint: Path) -> Sample:
-        """Export a trial's best model, unless the last export was just that, and wait for it."""
+        """Export a trial's best model, unless the last export was just that, and wait for it.
+
+        Raises StudyFailed where its checkpoint is lost, unless an earlier session has exported it.
+        """
         last = self._last
         if last is not None:
             last.result()
         if last is None or _identity(trial) != self._exported:
-            last = self._begin(trial, checkpoint)
+            if is_whole(checkpoint.parent):
+                last = self._begin(trial, self._export, checkpoint.read_bytes())
+            elif self._is_there(trial):
+                last = self._begin(trial, self._sample)
+            else:
+                lost = f"The checkpoint of the best trial, {trial.number}, is missing or damaged: {checkpoint}."
+                raise StudyFailed(f"{lost} Put it back; then `tune-rnn resume` exports its model.")
         self._running = None
         return last.result()
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    def _begin(self, trial: TrialRecord, checkpoint: Path) -> Future[Sample]:
+    def _begin(self, trial: TrialRecord, work: Callable[..., Sample], *checkpoint: bytes) -> Future[Sample]:
+        """Have the thread work: on what is known of the trial and its checkpoint now, as the trial goes on."""
         self._started, self._exported = time.monotonic(), _identity(trial)
-        # Here and now: Ray deletes superseded checkpoints, and the trial goes on.
-        content, metadata = checkpoint.read_bytes(), self._metadata(trial)
-        self._running = self._last = self._thread.submit(self._export, content, metadata)
+        self._running = self._last = self._thread.submit(work, *checkpoint, self._metadata(trial))
         return self._last
 
-    def _export(self, checkpoint: bytes, metadata: dict[str, Any]) -> Sample:
-        import torch  # not before it is needed: no study is to wait for it to begin
+    def _is_there(self, trial: TrialRecord) -> bool:
+        """Whether an earlier session has exported just this model."""
+        from tune_rnn.exported import load_model
 
-        from tune_rnn.checkpoint import best_parameters
-        from tune_rnn.exported import export, load_model
+        ours = self._metadata(trial)
+        with suppress(InputError):
+            there = load_model(self.directory).metadata
+            return all(there.get(key) == ours[key] for key in ("trial", "seed", "metrics"))
+        return False
+
+    def _export(self, checkpoint: bytes, metadata: dict[str, Any]) -> Sample:
+        from tune_rnn.checkpoint import best_parameters  # torch not before it is needed: no study waits for it
+        from tune_rnn.exported import export
         from tune_rnn.training import sizes_of
 
-        torch.set_num_threads(1)  # the others are the slots'
         parameters = best_parameters(io.BytesIO(checkpoint))
         sizes = sizes_of(TrialConfig.model_validate(metadata["config"]), self.corpus.vocabulary.size)
         export(self.directory, sizes, parameters, self.corpus.vocabulary, metadata)
+        return self._sample(metadata)
+
+    def _sample(self, metadata: dict[str, Any]) -> Sample:
+        import torch
+
+        from tune_rnn.exported import load_model
+
+        torch.set_num_threads(1)  # the others are the slots'
         length = KINDS[metadata["kind"]].sample_length
         text = load_model(self.directory).sample(length=length, temperature=0.8, seed=metadata["seed"])
         return Sample(metadata["trial"], metadata["metrics"]["tokens"], text)

@@ -32,7 +32,7 @@ def carry_out(work: Callable[[], str], recorder: Recorder, corpus: Corpus, heade
         if not is_disk_full(error):
             raise
         status = "failed"
-    except StudyFailed:  # nothing is left that may be trained; what was trained is kept
+    except StudyFailed:  # what was trained is kept
         _conclude(recorder, corpus, "failed")
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, while trials were stopped or the best model was exported
@@ -53,6 +53,9 @@ def _conclude(recorder: Recorder, corpus: Corpus, status: str) -> Result | None:
     """Export the best model and write the summary; None where no trial has a loss, or the disk has no room for it."""
     try:
         found = recorder.finish()
+    except StudyFailed:  # the best trial's checkpoint is lost
+        _summarise(recorder, corpus, "failed")
+        raise
     except Exception as error:
         if not is_disk_full(error):
             raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.config.resolution import default_report_every
 from tune_rnn.data import Corpus
 from tune_rnn.display import duration, plural
 from tune_rnn.final import telling
@@ -163,7 +164,8 @@ def closing_text(recorder: Recorder, best: TrialRecord, sample: Sample) -> str:
     experiment = recorder.experiment
     stretch = best.best_stretch
     assignment = stretch.assignment
-    metrics, defaults = best_metrics(best), TrialConfig().flat()
+    metrics = best_metrics(best)
+    defaults = TrialConfig().flat() | {"training.report_every": default_report_every(experiment.budget)}
     run, found = recorder.run, findings(recorder.journal, experiment)
     return final_report(
         replace(recorder.progress(), elapsed_s=recorder.journal.wall_s),

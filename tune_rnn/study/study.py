@@ -86,14 +86,12 @@ def resume(
     """
     started, display = started or time.time(), display or Display()
     old = directory.open_run(path, with_checkpoints=True)
-    before = Experiment.of_run(old.experiment)
-    experiment = _with_larger_budget(before, overrides)
-    corpus, journal = load_corpus(experiment.task, beside=experiment.beside), Journal(old.journal)
+    journal = Journal(old.journal)
+    experiment = larger_experiment(old, journal, overrides)
+    corpus = load_corpus(experiment.task, beside=experiment.beside)
     journal.check_data(corpus.sha256)
     _check_checkpoints(old, journal)
     check_search(experiment.search, experiment.space)
-    final_experiment(experiment)  # raises InputError where its reports are too frequent
-    _check_final(before, experiment, journal)
     earlier = read_earlier(experiment, corpus.sha256)
     with directory.held(old, display.say), _stoppable() as interrupted:
         display.say(f"{old.path.name}: starting Ray")
@@ -101,6 +99,15 @@ def resume(
             slots = find_slots(experiment.resources)
             directory.write_experiment(old, experiment)
             return Session(experiment, corpus, old, slots, display, started, interrupted, earlier).run()
+
+
+def larger_experiment(run: directory.RunDirectory, journal: Journal, overrides: Sequence[str]) -> Experiment:
+    """What a run is to go on with; InputError for overrides with which it cannot."""
+    before = Experiment.of_run(run.experiment)
+    after = _with_larger_budget(before, overrides)
+    final_experiment(after)  # raises InputError where its reports are too frequent
+    _check_final(before, after, journal)
+    return after
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tune_rnn.errors import InputError, TuneRnnError
 from tune_rnn.experiment import Experiment
 from tune_rnn.results.directory import check_storage
 from tune_rnn.results.journal import Journal
+from tune_rnn.study.study import larger_experiment
 from tune_rnn.submission.inspection import DASHBOARD, ask_all, asks_for_token, problems
 from tune_rnn.submission.jobs import JobDirectory
 
@@ -68,12 +69,16 @@ def resume(given: Mapping[str, Any]) -> Answer:
     with directory.starting():
         if _state_of_process(directory) == "running":
             raise InputError(given["id"], "is running", "Attach to it with `tune-rnn submit CLUSTER --follow`.")
-        has_run = directory.run is not None and directory.run.experiment.exists()
+        run = directory.run
+        if run is not None and not run.experiment.exists():
+            run = None
+        if run is not None:  # what is refused is refused here, and how the study has ended stays written down
+            larger_experiment(run, Journal(run.journal), given["overrides"])
         printed = directory.log.stat().st_size if directory.log.exists() else 0
         before = directory.exit_status
         directory.forget_exit()
         try:
-            return _submit(directory, "resume" if has_run else "run", *given["overrides"]) | {"printed": printed}
+            return _submit(directory, "resume" if run else "run", *given["overrides"]) | {"printed": printed}
         except BaseException:
             if before is not None:
                 directory.note_exit(before)
