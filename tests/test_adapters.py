@@ -28,7 +28,7 @@ from tune_rnn.space import Space
 from tune_rnn.study import adapters, lost
 from tune_rnn.study.actors import processes_may_be_lost
 from tune_rnn.study.adapters import StudyCallback, StudyScheduler, StudySearcher, _reason, replay
-from tune_rnn.study.lost import WITH_ITS_MACHINE, LostTrials
+from tune_rnn.study.lost import ALLOWED, GONE, LostTrials
 from tune_rnn.study.proposing import Proposer
 from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
@@ -72,6 +72,7 @@ class Recorded:
         self.run = SimpleNamespace(path=path, place=str(path))
         self.journal = Journal(path / "trials.jsonl")
         self.journal.open_session("sha", 2, 0.0)
+        self.running = set[int]()
 
     def proposed(self, *what: Any) -> None:
         self.journal.propose(*what)
@@ -79,8 +80,9 @@ class Recorded:
     def refused(self, number: int, assignment: dict[str, Any]) -> None:
         self.journal.refuse(number, assignment)
 
-    def lost(self, number: int, reason: str, moved: bool) -> None:
-        self.journal.lose(number, reason, moved)
+    def lost(self, number: int, reason: str) -> None:
+        self.running.discard(number)
+        self.journal.lose(number, reason)
 
     def placed(self, number: int, machine: str, gpus: list[int]) -> None:
         self.journal.place(number, machine, gpus)
@@ -248,7 +250,7 @@ def test_a_trial_whose_machine_is_gone_goes_on_from_its_checkpoint_and_the_searc
     first: Any = asked.suggest("a")
     recorded.save(0, 0.5, tiny.packed())
     scheduler = StudyScheduler(RunAll(), asked.ours, None, asked.lost)
-    for attempt in range(WITH_ITS_MACHINE):
+    for attempt in range(int(ALLOWED[GONE])):
         trial = SimpleNamespace(config=first, met=LOSS)
         scheduler.on_trial_error(None, trial)
         assert 0 in asked.lost
@@ -262,7 +264,7 @@ def test_a_trial_whose_machine_is_gone_goes_on_from_its_checkpoint_and_the_searc
     scheduler.on_trial_error(None, SimpleNamespace(config=first, met=LOSS))
     assert 0 not in asked.lost, "and not for ever"
     resumed = Journal(recorded.journal.path)
-    assert resumed.trials[0].lost == WITH_ITS_MACHINE
+    assert resumed.trials[0].lost == ALLOWED[GONE]
     resumed.open_session("sha", 2, 0.0)
     assert resumed.trials[0].lost == 0
     assert [one.spent for one in resumed.trials[0].reports] == [0.5]
@@ -293,7 +295,7 @@ def test_a_trial_leaves_a_machine_that_is_about_to_be_taken_away_as_soon_as_it_i
     assert ended == ["process"] * moves
     assert (recorded.journal.trials[0].machine, recorded.journal.trials[0].gpus) == ("worker1", [1])
     killed = died("The actor is dead because it was killed by `ray.kill`.")
-    for _ in range(2 * WITH_ITS_MACHINE if moves else 0):
+    for _ in range(20 if moves else 0):
         StudyScheduler(RunAll(), asked.ours, None, asked.lost).on_trial_error(
             None, SimpleNamespace(config=given, met=killed)
         )
@@ -404,32 +406,64 @@ KILLED = (
 
 
 @pytest.mark.parametrize(
-    ("error", "times", "goes_on"),
-    [
-        (LOSS, 0, True),
-        (died("The actor died because its node has died. Node Id: 12"), 4, True),
-        (died("The actor died because its node has died. Node Id: 12"), 5, False),
-        (died(KILLED), 0, True),
-        (died(KILLED), 1, False),
-        (ValueError("node died"), 0, False),
-        (None, 0, False),
-    ],
-)
-def test_which_errors_a_trial_goes_on_after(error: BaseException | None, times: int, goes_on: bool) -> None:
-    assert (lost.why_lost(error, times) is not None) == goes_on
-
-
-@pytest.mark.parametrize("starting", [True, False])
-@pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ray.exceptions.ObjectReconstructionFailedError("ab", None, ""), "its machine is gone or cannot be reached"),
-        (ray.exceptions.OwnerDiedError("ab", None, ""), "its machine is gone or cannot be reached"),
-        (ray.exceptions.ActorUnschedulableError("no such node"), "its machine is gone or cannot be reached"),
-        (ray.exceptions.OutOfMemoryError("1 worker(s) were killed, node low on memory"), "its process was killed"),
+        (LOSS, lost.GONE),
+        (died("The actor died because its node has died. Node Id: 12"), lost.GONE),
+        (died(KILLED), lost.KILLED),
+        (ray.exceptions.RayActorError(error_msg="in its creation task", actor_init_failed=True), None),
+        (ValueError("node died"), None),
+        (None, None),
     ],
 )
-def test_whatever_ray_says_of_a_lost_process_it_is_lost(error: Exception, reason: str, starting: bool) -> None:
+def test_why_a_process_is_lost(error: BaseException | None, reason: str | None) -> None:
+    assert lost.why_lost(error) == reason
+
+
+def test_how_often_a_trial_goes_on_depends_on_how_it_was_lost(tmp_path: Path) -> None:
+    asked, _, _ = a_final_study(tmp_path, trials=9)
+    asked.suggest("a")
+    taken = [asked.lost.take(0, LOSS) for _ in range(6)]
+    assert taken == [True] * 5 + [False]
+    assert [asked.lost.take(0, died(KILLED)) for _ in range(2)] == [True, False], "each is counted for itself"
+
+
+def test_a_trial_whose_process_was_killed_waits_until_another_makes_room(tmp_path: Path) -> None:
+    asked, recorded, _ = a_final_study(tmp_path, trials=9)
+    asked.slots = 3
+    for number, name in enumerate("abc"):
+        asked.suggest(name)
+        recorded.running.add(number)
+    asked.lost.take(0, died(KILLED))
+    asked.on_trial_complete("a", error=True)
+    new: Any = asked.suggest("d")
+    assert new["number"] == 3
+    recorded.running.add(3)
+    assert asked.lost.next(search_is_over=False) is None
+    recorded.end(3, 1.0)
+    recorded.running.remove(3)
+    assert asked.lost.next(search_is_over=False) is None, "it was not there before"
+    recorded.running.remove(2)
+    assert asked.lost.next(search_is_over=True) is None
+    again = asked.lost.next(search_is_over=False)
+    assert again is recorded.journal.trials[0]
+    recorded.running.clear()
+    asked.lost.take(1, died(KILLED))
+    assert asked.lost.next(search_is_over=False) is recorded.journal.trials[1], "alone it waits for nobody"
+
+
+@pytest.mark.parametrize(
+    ("error", "starting", "reason"),
+    [
+        (ray.exceptions.ObjectReconstructionFailedError("ab", None, ""), False, lost.GONE),
+        (ray.exceptions.OwnerDiedError("ab", None, ""), False, lost.GONE),
+        (ray.exceptions.ActorUnschedulableError("no such node"), False, lost.GONE),
+        (ray.exceptions.OutOfMemoryError("1 worker(s) were killed, node low on memory"), False, lost.KILLED),
+        (ray.exceptions.OutOfMemoryError("1 worker(s) were killed, node low on memory"), True, lost.KILLED),
+        (ray.exceptions.RuntimeEnvSetupError("No space left on device"), True, None),
+    ],
+)
+def test_whatever_ray_says_of_a_lost_process_it_is_lost(error: Exception, starting: bool, reason: str | None) -> None:
     met: list[BaseException] = []
     tracked: Any = SimpleNamespace(actor_id=7, _on_error=lambda actor, error: met.append(error))
     task: Any = SimpleNamespace(_tracked_actor=tracked, _on_error=None)
@@ -440,7 +474,7 @@ def test_whatever_ray_says_of_a_lost_process_it_is_lost(error: Exception, reason
             manager._actor_start_failed(tracked, error)
         else:
             manager._actor_task_failed(task, error)
-    assert lost.why_lost(met[0], 0) == reason
+    assert lost.why_lost(met[0]) == reason
     assert tune_controller.__dict__["RayActorManager"] is not type(manager)
 
 
@@ -456,6 +490,7 @@ def test_a_trial_that_diverged_after_good_reports_scores_as_diverged(loss: float
         ("Traceback\nValueError: bad\n", "ValueError: bad"),
         ("Traceback\ntune_rnn.errors.TrialFailed: The disk is full.\n", "The disk is full."),
         ("The actor is dead because its owner has died.\n", "its process was killed, perhaps because"),
+        ("The actor died because of an error raised in its creation task\nImportError: no x\n", "ImportError: no x"),
         ("E: The actor died for lack of memory: 1 worker(s) were killed.\n", "its process was killed because"),
         (
             "ActorUnavailableError: The actor 4ee2 is unavailable: RpcError: keepalive watchdog timeout\n",

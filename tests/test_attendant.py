@@ -125,7 +125,7 @@ def test_it_waits_for_ray_which_is_started_after_it(monkeypatch: pytest.MonkeyPa
     killed: list[str] = []
     ray: Any = SimpleNamespace(cmdline=lambda: ["raylet"], children=list)
     logs: Any = SimpleNamespace(kill=lambda: killed.append("logs"))
-    found = iter([None, None, ray, None, logs])
+    found = iter([None, None, logs, None, ray])
     asked: list[str] = []
 
     def own_process(name: str) -> Any:
@@ -135,12 +135,18 @@ def test_it_waits_for_ray_which_is_started_after_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(attendant, "_own_process", own_process)
     monkeypatch.setattr(psutil, "wait_procs", lambda processes, timeout: (processes, []))
     attendant.attend("")
-    assert asked == ["raylet"] * 3 + ["log_monitor.py"] * 2
+    assert asked == ["log_monitor.py"] * 3 + ["raylet"] * 2
     assert killed == ["logs"]
 
 
-def test_without_ray_there_is_nothing_to_attend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "process_iter", lambda attributes: iter(()))
+def test_without_ray_there_is_only_what_was_started_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[str] = []
+    logs = SimpleNamespace(kill=lambda: killed.append("logs"))
     monkeypatch.setattr(attendant, "RAY_STARTS_S", 0.0)
-    with pytest.raises(SystemExit, match="no Ray runs here: there is no raylet"):
+    monkeypatch.setattr(attendant, "_own_process", lambda name: logs if name == "log_monitor.py" else None)
+    with pytest.raises(SystemExit, match="no Ray runs here"):
         attendant.attend("")
+    monkeypatch.setattr(attendant, "_own_process", lambda name: None)
+    with pytest.raises(SystemExit, match="no Ray runs here"):
+        attendant.attend("")
+    assert killed == ["logs"]

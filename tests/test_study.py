@@ -234,7 +234,10 @@ def test_a_killed_process_leaves_its_trial_where_it_was_saved(
 def test_a_process_killed_again_is_a_failed_trial_and_the_study_goes_on(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    result = tune_rnn.run(experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}), display=Killer(10))
+    study = experiment(
+        corpus, tmp_path, budget={"epochs": 12, "trials": 3}, resources=CPU | {"use": {"cpu": 1}}
+    )  # one at a time
+    result = tune_rnn.run(study, display=Killer(10))
     assert result.summary["trials"]["failed"] == 1
     out, err = capfd.readouterr()
     assert " failed: its process was killed, perhaps because the machine had too little memory (traceback: " in out

@@ -100,9 +100,9 @@ class Journal:
         """A trial trains on a machine of several, or with GPUs of one."""
         self._append({"event": "placed", "trial": number, "machine": machine, "gpus": gpus})
 
-    def lose(self, number: int, reason: str, moved: bool = False) -> None:
-        """A trial's process is lost, or has been ended (`moved`), and the trial returns to its last checkpoint."""
-        self._append({"event": "lost", "trial": number, "reason": reason, "moved": moved})
+    def lose(self, number: int, reason: str) -> None:
+        """A trial's process is lost, and the trial returns to its last checkpoint."""
+        self._append({"event": "lost", "trial": number, "reason": reason})
 
     def return_to(self, number: int, spent: float) -> None:
         """A trial's newer checkpoints cannot be read: it returns to that of a budget of `spent`; 0: it begins anew."""
@@ -255,7 +255,6 @@ class Journal:
         elif kind == "lost":
             del trial.reports[trial.checkpoint_reports :]
             trial.lost += 1
-            trial.moved += event.get("moved", False)
         elif kind == "returned":
             trial.return_to(event["spent"])
         elif kind == "ended":
@@ -265,7 +264,7 @@ class Journal:
         for trial in self.unfinished:
             del trial.reports[trial.checkpoint_reports :]
             trial.outcome = trial.reason = ""
-            trial.lost = trial.moved = 0
+            trial.lost = 0
             if trial.reports and trial.reports[-1].finished:  # the crash came before its end was written
                 trial.outcome, trial.reason = outcome_of(trial.reports[-1], unit="")
 

@@ -50,7 +50,6 @@ class TrialRecord:
     tokens_left: int = 0
     taken_over: int = 0  # how often
     lost: int = 0  # how often in this session it has had to go on in another process
-    moved: int = 0  # and how often of these we have ended its process ourselves
     machine: str = ""  # the last that it was trained on, where there are several, or one with GPUs
     gpus: list[int] = field(default_factory=list)  # those of the machine that Ray gave it
     checkpoints: dict[float, str] = field(default_factory=dict)  # by what was spent; some may have been deleted

@@ -59,7 +59,8 @@ class Recorder:
         self.deadline: float | None = None
         self._mutable = _mutable_strengths(experiment)
         self._boards: dict[int, TrialBoard] = {}
-        self._running: set[int] = set()
+        self.running: set[int] = set()
+        """Numbers of the trials that train."""
         self._shown: Sample | None = None
         self.disk_is_full = False
         """Whether a trial of this session has failed for that."""
@@ -76,7 +77,7 @@ class Recorder:
 
     def started(self, number: int) -> None:
         """A trial has a slot: its row appears in TensorBoard now, unless it has only waited."""
-        self._running.add(number)
+        self.running.add(number)
         self._first_trial_began = self._first_trial_began or time.monotonic()
         if number in self._boards:
             return
@@ -116,12 +117,12 @@ class Recorder:
 
     def waits(self, number: int) -> None:
         """A population's trial has left its slot, until it is its turn again."""
-        self._running.discard(number)
+        self.running.discard(number)
 
-    def lost(self, number: int, reason: str, moved: bool = False) -> None:
+    def lost(self, number: int, reason: str) -> None:
         """A trial's process is lost, and the trial goes on from its last checkpoint as soon as there is room."""
-        self._running.discard(number)
-        self.journal.lose(number, reason, moved)
+        self.running.discard(number)
+        self.journal.lose(number, reason)
         trial = self.journal.trials[number]
         where = f"from {self.experiment.budget.unit[:-1]} {trial.spent:g}" if trial.reports else "from its beginning"
         self.display.say(f"{trial_name(number)} goes on {where}: {reason}")
@@ -142,7 +143,7 @@ class Recorder:
 
     def set_aside(self, number: int) -> None:
         """A trial makes room for the final stage; it has not ended, and a later session goes on with it."""
-        self._running.discard(number)
+        self.running.discard(number)
         self._boards.pop(number).close("interrupted")
 
     def ended(self, number: int) -> None:
@@ -151,7 +152,7 @@ class Recorder:
         self._end(number, *outcome_of(last, self.experiment.budget.unit))
 
     def _end(self, number: int, outcome: str, reason: str) -> None:
-        self._running.discard(number)
+        self.running.discard(number)
         self.journal.end(number, outcome, reason)
         if board := self._boards.pop(number, None):
             self._warn(board)
@@ -191,7 +192,7 @@ class Recorder:
 
     def finish(self) -> tuple[TrialRecord, Sample] | None:
         """Export the best model of all and close every file; None where no trial has a loss."""
-        self._running.clear()
+        self.running.clear()
         self.display.update(self.progress())
         for number in list(self._boards):
             self._boards.pop(number).close("interrupted")
@@ -219,7 +220,7 @@ class Recorder:
             name=self.run.path.name,
             planned=planned_by_search(journal, self.plan),
             finished=ended["completed"],
-            running=len(self._running),
+            running=len(self.running),
             stopped_early=ended["stopped_early"],
             diverged=ended["diverged"],
             failed=ended["failed"],

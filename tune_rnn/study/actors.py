@@ -12,25 +12,26 @@ from ray.tune.execution import tune_controller
 
 
 class ActorManager(RayActorManager):
-    """Takes what Ray's manager does not expect for the loss of a process, where that would end the study.
+    """Takes for the loss of a process what Ray's manager does not expect, and what would end the study therefore.
 
     What has more than 100 kB, such as a checkpoint, stays on the machine where it was made until it is fetched, and may
     be lost with it. And a process that Ray itself kills because memory runs out has an error of its own.
     """
 
     def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
-        super()._actor_start_failed(tracked_actor, _as_loss(exception))
+        super()._actor_start_failed(tracked_actor, _as_death(exception))
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
-        super()._actor_task_failed(tracked_actor_task, _as_loss(exception))
+        exception = _as_death(exception)
+        known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
+            exception = ray.exceptions.ActorUnavailableError(str(exception), None)
+        super()._actor_task_failed(tracked_actor_task, exception)
 
 
-def _as_loss(exception: Exception) -> Exception:
+def _as_death(exception: Exception) -> Exception:
     if isinstance(exception, ray.exceptions.OutOfMemoryError):
         return ray.exceptions.RayActorError(error_msg=f"The actor died for lack of memory: {exception}")
-    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
-    if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
-        return ray.exceptions.ActorUnavailableError(str(exception), None)
     return exception
 
 

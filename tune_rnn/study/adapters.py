@@ -221,7 +221,7 @@ def _reason(traceback: str) -> str:
     """
     if re.search(r"The actor died for lack of memory", traceback):
         return "its process was killed because the machine had too little memory"
-    if re.search(r"^The actor (died|is dead)", traceback, re.MULTILINE):
+    if re.search(r"^The actor (died(?! because of an error)|is dead)", traceback, re.MULTILINE):
         return "its process was killed, perhaps because the machine had too little memory"
     if re.search(r"The actor \w+ is unavailable", traceback):
         return "its process did not answer for long, perhaps because the machine slept or was overloaded"

@@ -30,7 +30,7 @@ METADATA = "http://169.254.169.254"
 """Where a machine of either cloud is told about itself, and nobody else."""
 
 LOOK_EVERY_S = 5.0
-RAY_STARTS_S = 120.0
+RAY_STARTS_S = 600.0
 """So long Ray may take to start."""
 
 GOOGLE_NOTICE_S = 30.0
@@ -85,7 +85,19 @@ def drain(node: Mapping[str, str], seconds: float) -> None:
 def attend(cloud: str) -> None:
     """Look for a notice until this machine's Ray, which is about to start, has ended, and clear up."""
     deadline = time.monotonic() + RAY_STARTS_S
-    ray, logs = _wait_for("raylet", deadline), _wait_for("log_monitor.py", deadline)
+    logs, ray = _wait_for("log_monitor.py", deadline), _wait_for("raylet", deadline)  # in this order they are started
+    left = [logs] if logs else []
+    with suppress(psutil.NoSuchProcess):
+        left += _attend(cloud, ray) if ray else []
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()  # an agent may be waiting for its head, deaf to anything else
+    if ray is None:
+        sys.exit("no Ray runs here")
+
+
+def _attend(cloud: str, ray: psutil.Process) -> list[psutil.Process]:
+    """Look for a notice until Ray has ended; returns the last children that it had."""
     node = dict(word.removeprefix("--").split("=", 1) for word in ray.cmdline() if re.match("--.*=", word))
     has_notice, children = False, list[psutil.Process]()
     while True:
@@ -93,10 +105,7 @@ def attend(cloud: str) -> None:
         with suppress(psutil.Error):
             children = ray.children() or children  # none: it may be ending
         if psutil.wait_procs([ray], timeout=LOOK_EVERY_S)[0]:
-            break
-    for process in [*children, logs]:
-        with suppress(psutil.Error):
-            process.kill()  # an agent may be waiting for its head, deaf to anything else
+            return children
 
 
 def refuse(cloud: str) -> None:
@@ -132,10 +141,8 @@ def _log(text: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {text}", flush=True)
 
 
-def _wait_for(name: str, deadline: float) -> psutil.Process:
-    while (process := _own_process(name)) is None:
-        if time.monotonic() > deadline:
-            sys.exit(f"no Ray runs here: there is no {name}")
+def _wait_for(name: str, deadline: float) -> psutil.Process | None:
+    while (process := _own_process(name)) is None and time.monotonic() < deadline:
         time.sleep(0.2)
     return process
 
