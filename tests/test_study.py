@@ -234,9 +234,8 @@ def test_a_killed_process_leaves_its_trial_where_it_was_saved(
 def test_a_process_killed_again_is_a_failed_trial_and_the_study_goes_on(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    study = experiment(
-        corpus, tmp_path, budget={"epochs": 12, "trials": 3}, resources=CPU | {"use": {"cpu": 1}}
-    )  # one at a time
+    one_at_a_time = CPU | {"use": {"cpu": 1}}
+    study = experiment(corpus, tmp_path, budget={"epochs": 12, "trials": 3}, resources=one_at_a_time)
     result = tune_rnn.run(study, display=Killer(10))
     assert result.summary["trials"]["failed"] == 1
     out, err = capfd.readouterr()
