@@ -80,7 +80,7 @@ class Recorded:
     def refused(self, number: int, assignment: dict[str, Any]) -> None:
         self.journal.refuse(number, assignment)
 
-    def lost(self, number: int, reason: str) -> None:
+    def lost(self, number: int, reason: str, waits: bool) -> None:
         self.running.discard(number)
         self.journal.lose(number, reason)
 

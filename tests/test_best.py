@@ -71,7 +71,10 @@ def test_a_model_whose_checkpoint_is_lost_is_still_there_once_it_has_been_export
     later = a_keeper(tmp_path / "best")
     assert later.finish(trial, file) == exported
     trial.reports[0] = replace(trial.reports[0], validation_loss=0.1)
-    with pytest.raises(StudyFailed, match=r"The checkpoint of the best trial, 3, is missing or damaged: .*Put it back"):
+    with pytest.raises(
+        StudyFailed,
+        match=r"The checkpoint of the best trial, 3, is missing or damaged: .*train --from .*:3` trains it again",
+    ):
         a_keeper(tmp_path / "best").finish(trial, file)
     with pytest.raises(StudyFailed, match="missing or damaged"):
         a_keeper(tmp_path / "nothing").finish(trial, tmp_path / "elsewhere" / CHECKPOINT)

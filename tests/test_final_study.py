@@ -166,7 +166,7 @@ def test_a_final_stage_can_be_added_to_a_finished_study_and_grow(corpus: Path, t
     plain = {"final": {"top_k": 0}, "budget": {"epochs": 2, "trials": 3}}
     first = tune_rnn.run(experiment(corpus, tmp_path, **plain))
     assert "final" not in first.summary
-    assert f"tune-rnn resume {first.path} final.top_k=3` trains the best again (9 trainings, about" in first.text
+    assert f"tune-rnn resume {first.path} final.top_k=1` trains the best again (3 trainings, about" in first.text
     second = tune_rnn.resume(first.path, ["final.top_k=2", "final.seeds=1"])
     assert second.summary["final"]["seeds"] == 1
     assert second.summary["final"]["told_apart"] is False

@@ -189,22 +189,12 @@ def test_a_final_stage_has_its_own_section(recorder: Recorder, data: Corpus) -> 
     }
 
 
-def test_of_two_trials_no_three_candidates_are_offered(recorder: Recorder) -> None:
-    for number in sorted(recorder.journal.trials)[2:]:
-        del recorder.journal.trials[number]
-    best = recorder.journal.best_trial
-    assert best is not None
-    assert "final.top_k=2` trains the best again (6 trainings, " in closing_text(
-        recorder, best, Sample(5, 1000, "text")
-    )
-
-
 def test_without_a_final_stage_the_text_says_what_one_would_take(recorder: Recorder, data: Corpus) -> None:
     best = recorder.journal.best_trial
     assert best is not None
     text = closing_text(recorder, best, Sample(5, 1000, "text"))
     assert "the lowest of 6 losses of one seed each is a lucky one: `tune-rnn resume " in text
-    assert "final.top_k=3` trains the best again (9 trainings, about " in text
+    assert "final.top_k=1` trains the best again (3 trainings, about " in text, "as many as by default"
     asked = Recorder(
         recorder.run,
         recorder.journal,
@@ -222,8 +212,8 @@ def test_the_hours_that_a_final_stage_would_take_are_enough(recorder: Recorder, 
     assert best is not None
     recorder.experiment = recorder.experiment.replace("budget.hours", hours)
     text = closing_text(recorder, best, Sample(5, 1000, "text"))
-    (more,) = re.findall(r"final\.top_k=3 budget\.hours=(\d+\.\d\d)` trains", text)
-    needed = hours + final_seconds(recorder.journal, recorder.experiment.replace("final.top_k", 3), 3) / 1800
+    (more,) = re.findall(r"final\.top_k=1 budget\.hours=(\d+\.\d\d)` trains", text)
+    needed = hours + final_seconds(recorder.journal, recorder.experiment.replace("final.top_k", 1), 3) / 1800
     assert 0 <= float(more) - needed <= 0.01
 
 

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     resume = commands.add_parser("resume", help="go on with an interrupted study, or with a larger budget")
     resume.add_argument("run", metavar="RUN", help="run directory")
-    _add_overrides(resume, "budget.trials=N, budget.hours=H or final.seeds=N")
+    _add_overrides(resume, "budget.trials=N, budget.hours=H, final.top_k=K or final.seeds=N")
     _add_address(resume)
     resume.set_defaults(command=_resume)
 

@@ -14,7 +14,6 @@ def resolve_final(study: StudyConfig, space: Space) -> Final:
     """What is written, or the default: on, but for `reason_against`; with `top_k` 0 there is no final stage.
 
     Any key below `final` asks for one. Not so with pbt, which cannot have it: there `top_k` alone does, and is refused.
-    By default a small study has one candidate for each `TRIALS_EACH` trials, so that the search is the larger part.
     """
     final, written = study.final or Final(), study.final
     if written is not None and "top_k" in written.model_fields_set:
@@ -23,8 +22,12 @@ def resolve_final(study: StudyConfig, space: Space) -> Final:
     if not asked and reason_against(study.search, study.scheduler, space):
         return final.model_copy(update={"top_k": 0})
     trials = planned_trials(study.budget, study.search, space)
-    most = final.top_k if trials is None else max(1, trials // TRIALS_EACH)
-    return final.model_copy(update={"top_k": min(final.top_k, most)})
+    return final if trials is None else final.model_copy(update={"top_k": default_candidates(trials)})
+
+
+def default_candidates(trials: int) -> int:
+    """A small study has one for each `TRIALS_EACH` trials, so that the search is the larger part."""
+    return max(1, min(Final().top_k, trials // TRIALS_EACH))
 
 
 def reason_against(search: Search, scheduler: Scheduler, space: Space) -> str:

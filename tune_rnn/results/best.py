@@ -72,7 +72,8 @@ class BestKeeper:
                 last = self._begin(trial, self._sample)
             else:
                 lost = f"The checkpoint of the best trial, {trial.number}, is missing or damaged: {checkpoint}."
-                raise StudyFailed(f"{lost} Put it back; then `tune-rnn resume` exports its model.")
+                again = f"`tune-rnn train --from {self.directory.parent}:{trial.number}` trains it again"
+                raise StudyFailed(f"{lost} Resume the study when that is back; or {again}.")
         self._running = None
         return last.result()
 

@@ -119,13 +119,17 @@ class Recorder:
         """A population's trial has left its slot, until it is its turn again."""
         self.running.discard(number)
 
-    def lost(self, number: int, reason: str) -> None:
-        """A trial's process is lost, and the trial goes on from its last checkpoint as soon as there is room."""
+    def lost(self, number: int, reason: str, waits: bool) -> None:
+        """A trial's process is lost, and the trial goes on from its last checkpoint as soon as there is room.
+
+        `waits`: and not before one of those that run now has made it.
+        """
         self.running.discard(number)
         self.journal.lose(number, reason)
         trial = self.journal.trials[number]
         where = f"from {self.experiment.budget.unit[:-1]} {trial.spent:g}" if trial.reports else "from its beginning"
-        self.display.say(f"{trial_name(number)} goes on {where}: {reason}")
+        how = f"will go on {where} when another trial has made room" if waits else f"goes on {where}"
+        self.display.say(f"{trial_name(number)} {how}: {reason}")
 
     def returned(self, number: int, spent: float) -> None:
         """A trial's newer checkpoints are damaged: it goes on from that of a budget of `spent`."""

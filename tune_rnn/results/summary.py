@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tune_rnn.config.final_stage import default_candidates
 from tune_rnn.config.resolution import default_report_every
 from tune_rnn.data import Corpus
 from tune_rnn.display import duration, plural
@@ -130,7 +131,7 @@ def _one_seed(recorder: Recorder) -> list[str]:
     searched_once = experiment.search.seeds == 1 and trials > 1 and not experiment.has_population
     if experiment.final is not None or journal.in_stage(FINAL) or not searched_once:
         return []
-    candidates = min(trials, 3)
+    candidates = default_candidates(trials)
     with_final = experiment.replace("final.top_k", candidates)
     again, _ = planned_trainings(with_final)
     seconds = final_seconds(journal, with_final, recorder.plan.slots)

@@ -47,8 +47,8 @@ class LostTrials:
         if reason is None or self.times[number, reason] >= ALLOWED[reason]:
             return False
         self.times[number, reason] += 1
-        self.recorder.lost(number, reason)
-        beside = frozenset(self.recorder.running) if reason == KILLED else frozenset()
+        beside = frozenset(self.recorder.running - {number}) if reason == KILLED else frozenset()
+        self.recorder.lost(number, reason, waits=bool(beside))
         self.waiting.append((self.recorder.journal.trials[number], beside))
         return True
 
