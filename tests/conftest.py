@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from hypothesis import settings
 # The machine may be busy, so no example has a deadline; the same examples each time, so that red stays red.
 settings.register_profile("tune_rnn", deadline=None, derandomize=True)
 settings.load_profile("tune_rnn")
+
+STATUS = pytest.StashKey[int]()
+"""What the tests end with."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,3 +135,20 @@ def cluster(bed: Any, new_cluster: str) -> str:
 
     workers_join(bed)
     return new_cluster
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End at once: threads that Ray's client leaves after `ray.shutdown` have crashed a process that was ending.
+
+    All tests had passed, and `make` saw a segmentation fault.
+    """
+    if STATUS in config.stash and "ray" in sys.modules:
+        atexit._run_exitfuncs()  # pytest's own are among them, which delete old temporary directories
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[STATUS])
