@@ -27,9 +27,10 @@ from tune_rnn.search import Searcher, build_searcher
 from tune_rnn.space import Space
 from tune_rnn.study import adapters, lost
 from tune_rnn.study.actors import processes_may_be_lost
-from tune_rnn.study.adapters import StudyCallback, StudyScheduler, StudySearcher, _reason, replay
+from tune_rnn.study.adapters import StudyCallback, StudyScheduler, StudySearcher, replay
 from tune_rnn.study.lost import ALLOWED, GONE, LostTrials
 from tune_rnn.study.proposing import Proposer
+from tune_rnn.study.reasons import reason_of
 from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
 
@@ -500,4 +501,4 @@ def test_a_trial_that_diverged_after_good_reports_scores_as_diverged(loss: float
     ],
 )
 def test_a_traceback_becomes_a_reason_in_one_line(traceback: str, expected: str) -> None:
-    assert _reason(traceback).startswith(expected)
+    assert reason_of(traceback).startswith(expected)

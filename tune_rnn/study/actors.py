@@ -10,6 +10,8 @@ import ray.exceptions
 from ray.air.execution._internal import RayActorManager
 from ray.tune.execution import tune_controller
 
+from tune_rnn.study.reasons import NO_MEMORY
+
 
 class ActorManager(RayActorManager):
     """Takes for the loss of a process what Ray's manager does not expect, and what would end the study therefore.
@@ -31,7 +33,7 @@ class ActorManager(RayActorManager):
 
 def _as_death(exception: Exception) -> Exception:
     if isinstance(exception, ray.exceptions.OutOfMemoryError):
-        return ray.exceptions.RayActorError(error_msg=f"The actor died for lack of memory: {exception}")
+        return ray.exceptions.RayActorError(error_msg=f"{NO_MEMORY}: {exception}")
     return exception
 
 

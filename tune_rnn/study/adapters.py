@@ -29,6 +29,7 @@ from tune_rnn.study.cluster import Room, is_cluster
 from tune_rnn.study.lost import LostTrials
 from tune_rnn.study.population import Population
 from tune_rnn.study.proposing import Proposer
+from tune_rnn.study.reasons import reason_of
 from tune_rnn.study.trainable import CHECKPOINT, PLACE, REPORT, SCORE
 
 WAIT_S = 15.0
@@ -211,27 +212,7 @@ class StudyCallback(_LeftOutOfPickles, tune.Callback):
             return
         text = Path(trial.error_file).read_text("utf-8", errors="replace") if trial.error_file else ""
         traceback = re.sub(r"\x1b\[[0-9;]*m", "", text)  # without Ray's colours
-        self.recorder.failed(trial.config["number"], _reason(traceback), traceback)
-
-
-def _reason(traceback: str) -> str:
-    """What a person needs of a traceback: the last line that names an exception, without its module.
-
-    Our own errors are sentences: they need no name.
-    """
-    if re.search(r"The actor died for lack of memory", traceback):
-        return "its process was killed because the machine had too little memory"
-    if re.search(r"^The actor (died(?! because of an error)|is dead)", traceback, re.MULTILINE):
-        return "its process was killed, perhaps because the machine had too little memory"
-    if re.search(r"The actor \w+ is unavailable", traceback):
-        return "its process did not answer for long, perhaps because the machine slept or was overloaded"
-    lines = [line for line in traceback.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Failed|Exception|Exit)(: |$)", line)]
-    if not named:
-        return lines[-1].strip() if lines else "unknown"
-    exception, colon, message = named[-1].partition(": ")
-    module, _, name = exception.rpartition(".")
-    return message if module == "tune_rnn.errors" else f"{name}{colon}{message}"
+        self.recorder.failed(trial.config["number"], reason_of(traceback), traceback)
 
 
 class StudyScheduler(_LeftOutOfPickles, FIFOScheduler):
